@@ -1,0 +1,169 @@
+"""The command line: `layerdiffuse-alpha worker` and `generate`; without a subcommand it is the worker."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from handler import logs, queue, stored
+from handler.errors import GenerationError
+from handler.events import Run
+from handler.generate import Generator
+from handler.process import ComfyProcess
+from handler.settings import Settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+log = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] != "--help"):
+        arguments = ["worker", *arguments]
+    signal.signal(signal.SIGTERM, _exit)
+    app(arguments)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def worker(context: typer.Context) -> None:
+    """Takes jobs from RunPod, or one from --test_input, or serves the SDK's local API (--rp_serve_api)."""
+    settings = _settings()
+    logs.configure(settings.log_level)
+    # The SDK's own default is to log each reply in full.
+    os.environ.setdefault("RUNPOD_LOG_LEVEL", os.environ.get("RUNPOD_DEBUG_LEVEL", "WARN"))
+    import runpod.serverless  # 2 s that other commands need not spend
+
+    sdk_arguments, _ = runpod.serverless.parser.parse_known_args(context.args)
+    is_test = sdk_arguments.test_input is not None
+    if is_test:
+        _check_test_input(sdk_arguments.test_input)
+    sys.argv = [sys.argv[0], *context.args]
+    with _generator(settings) as generator:
+        handle = queue.make_handler(generator, settings)
+        if not is_test:
+            _prepare(generator, settings)
+        runpod.serverless.start({"handler": queue.printed(handle) if is_test else handle})
+
+
+def _prepare(generator: Generator, settings: Settings) -> None:
+    """Makes the first job as fast as the next. What fails here will fail, and be reported, in the jobs."""
+    try:
+        generator.start()
+        if settings.warm_up:
+            generator.warm_up()
+    except GenerationError as exc:
+        log.error("not ready for jobs", extra={"code": exc.code, "reason": exc.message})  # noqa: TRY400
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")] = "a red apple",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("alpha.png"),
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
+) -> None:
+    """Draws one picture with a ComfyUI of its own and writes it as a PNG."""
+    settings = _settings()
+    logs.configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
+    if not output.parent.is_dir():
+        _fail(f"{output.parent} is not a folder", EXIT_USAGE)
+    with _generator(settings) as generator:
+        with errors.status("starting ComfyUI"):
+            generator.start()
+        reply = _with_progress(generator, settings, {"prompt": prompt, "seed": seed})
+    if "error" in reply:
+        _fail(reply["error"])
+    png = base64.b64decode(reply["image_base64"])
+    try:
+        output.write_bytes(png)
+    except OSError as exc:
+        _fail(f"{output} cannot be written: {exc.strerror}")
+    _report(output, len(png), json.loads(reply["info"]))
+
+
+def _with_progress(generator: Generator, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+    with Progress(console=errors, transient=True) as bars:
+        task = bars.add_task("drawing", total=None)
+
+        def show(run: Run) -> None:
+            if run.progress is not None:
+                bars.update(task, completed=run.progress.value, total=run.progress.maximum)
+
+        handle = queue.make_handler(generator, settings, show)
+        return asyncio.run(handle({"id": "local", "input": request}))
+
+
+def _report(output: Path, size_bytes: int, info: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    alpha = info["alpha"]
+    console.print(
+        f"[bold]{output}[/bold]  {info['width']}x{info['height']} RGBA, {size_bytes / 1000:.0f} kB, seed {info['seed']}"
+    )
+    shares = f"{alpha['transparent']:.0%} of the pixels transparent, {alpha['opaque']:.0%} opaque"
+    console.print(f"alpha: {shares}, mean {alpha['mean']:.2f}")
+    console.print(f"model: {info['checkpoint']} (profile {info['profile']})")
+    table = Table("stage", "seconds", box=None, pad_edge=False)
+    for stage, seconds in info["seconds"].items():
+        table.add_row(stage, f"{seconds:7.3f}")
+    console.print(table)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as exc:
+        faults = [f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in exc.errors()]
+        _fail("; ".join(faults), EXIT_USAGE)
+
+
+@contextlib.contextmanager
+def _generator(settings: Settings) -> Iterator[Generator]:
+    """Gives a generator with a ComfyUI of its own, which ends with the block; an error ends the program."""
+    comfyui = ComfyProcess(settings)
+    try:
+        yield Generator(stored.load(settings), comfyui, settings)
+    except GenerationError as exc:
+        _fail(str(exc))
+    finally:
+        comfyui.stop()
+
+
+def _check_test_input(text: str) -> None:
+    try:
+        job = json.loads(text)
+    except ValueError as exc:
+        _fail(f"--test_input is not JSON: {exc}", EXIT_USAGE)
+    if not isinstance(job, dict) or "input" not in job:
+        _fail('--test_input must be an object with the key "input"', EXIT_USAGE)
+
+
+def _fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
+    errors.print(f"layerdiffuse-alpha: {message}", markup=False)
+    raise typer.Exit(status)
+
+
+def _exit(signum: int, _: FrameType | None) -> None:
+    """Lets `finally` run on SIGTERM; the SDK's loop puts its own handler in place of this one."""
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Everything that can go wrong with a job, by whose fault it is; each kind has a stable code.
+
+    GenerationError
+    ├── InvalidInput         invalid_input         the caller's
+    ├── JobCancelled         cancelled             the caller's wish
+    ├── JobTimeout           timeout
+    ├── WorkflowInvalid      workflow_invalid      the stored workflow's
+    ├── WorkflowRejected     workflow_rejected     ComfyUI refused the graph
+    ├── ModelMissing         model_missing         the installation's
+    ├── NodeFailed           node_failed           a node raised
+    ├── ComfyUnavailable     comfyui_unavailable   ComfyUI did not start, ended or does not answer
+    ├── BadPicture           bad_picture           what came is not the picture that was asked for
+    ├── NotTransparent       not_transparent       a picture, but opaque or empty
+    ├── ReplyTooLarge        reply_too_large
+    └── InternalError        internal              a fault in the worker itself
+
+Messages go to callers: they carry no traceback, path, host name or secret.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+MESSAGE_CHARACTERS = 600
+ABSOLUTE_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|~?/)(?:[^\s'\"`:;,()\[\]{}<>|]+[/\\])+")
+
+
+class GenerationError(Exception):
+    """A job that ends without a picture.
+
+    Attributes:
+        code: stable name of the kind of error.
+        http_status: what the HTTP boundary answers.
+        message: one line for the caller.
+        details: single facts that the message is made of, where there are several.
+    """
+
+    code: ClassVar[str]
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        self.message = presentable(message)
+        self.details = tuple(presentable(detail) for detail in details)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class InvalidInput(GenerationError):
+    code = "invalid_input"
+    http_status = 422
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults), faults)
+
+
+class JobCancelled(GenerationError):
+    code = "cancelled"
+    http_status = 499
+
+
+class JobTimeout(GenerationError):
+    code = "timeout"
+    http_status = 504
+
+
+class WorkflowInvalid(GenerationError):
+    code = "workflow_invalid"
+
+
+class WorkflowRejected(GenerationError):
+    code = "workflow_rejected"
+
+
+class ModelMissing(GenerationError):
+    code = "model_missing"
+    http_status = 503
+
+
+class NodeFailed(GenerationError):
+    code = "node_failed"
+
+
+class ComfyUnavailable(GenerationError):
+    code = "comfyui_unavailable"
+    http_status = 503
+
+
+class BadPicture(GenerationError):
+    code = "bad_picture"
+
+
+class NotTransparent(GenerationError):
+    code = "not_transparent"
+
+
+class ReplyTooLarge(GenerationError):
+    code = "reply_too_large"
+
+
+class InternalError(GenerationError):
+    code = "internal"
+
+
+def presentable(text: str) -> str:
+    """Returns `text` on one line, valid Unicode, absolute paths cut to their last part, at most 600 characters."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    line = ABSOLUTE_PATH.sub("", line)
+    return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"

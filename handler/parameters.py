@@ -1,0 +1,128 @@
+"""What callers may set: checked against the workflow's params file, every fault reported at once."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator, TypeChecker
+from jsonschema.validators import extend
+
+from handler.errors import InvalidInput
+
+SHOWN_CHARACTERS = 40
+SHOWN_FAULTS = 12
+LARGEST_SHOWN_INTEGER = 10**SHOWN_CHARACTERS
+
+
+def _is_text(_: TypeChecker, value: object) -> bool:
+    """A string that is valid Unicode: JSON can carry half of a surrogate pair, which no encoder takes."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_integer(_: TypeChecker, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker: TypeChecker, value: object) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"string": _is_text, "integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One public field of a request.
+
+    Attributes:
+        name: the field's name.
+        node: title of the node that it sets.
+        input: the node's input.
+        schema: JSON Schema of the value.
+        required: whether a request must have it; otherwise the graph's literal is the default.
+        random: whether null or absence means a random value.
+    """
+
+    name: str
+    node: str
+    input: str
+    schema: Mapping[str, Any]
+    required: bool = False
+    random: bool = False
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether `value` may be set; does not hold for the null of a random parameter."""
+        # The type decides first: other keywords (multipleOf of an infinity) may fail on a wrong type.
+        schemas = ({"type": self.schema["type"]}, self.schema)
+        return all(Validator(schema).is_valid(value) for schema in schemas)
+
+    def expectation(self) -> str:
+        """Returns in words which values are accepted, for example "an integer from 0 to 10"."""
+        schema = self.schema
+        if schema["type"] == "string":
+            words = f"a string of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
+        else:
+            article = "an integer" if schema["type"] == "integer" else "a number"
+            words = f"{article} from {schema['minimum']} to {schema['maximum']}"
+            if "multipleOf" in schema:
+                words += f", a multiple of {schema['multipleOf']}"
+        return words + (" or null" if self.random else "")
+
+
+def validate(raw: object, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Returns the values that `raw` sets, by parameter name; a random parameter's null is left out.
+
+    Args:
+        raw: the `input` of a job, as it came.
+        parameters: what may be set.
+
+    Raises:
+        InvalidInput: with every fault of `raw`.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidInput([f"input must be an object, got {shown(raw)}"])
+    known = {parameter.name: parameter for parameter in parameters}
+    faults = [f"{name} is required" for name, parameter in known.items() if parameter.required and name not in raw]
+    values = {}
+    for name, value in raw.items():
+        parameter = known.get(name)
+        if parameter is None:
+            faults.append(f"unknown field {shown(name)}, expected {', '.join(known)}")
+        elif value is None and parameter.random:
+            continue
+        elif parameter.accepts(value):
+            values[name] = value
+        else:
+            faults.append(f"{name} must be {parameter.expectation()}, got {shown(value)}")
+    if faults:
+        more = len(faults) - SHOWN_FAULTS
+        raise InvalidInput(faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else []))
+    return values
+
+
+def shown(value: object) -> str:
+    """Returns a short rendering of any JSON value, safe to print whatever it holds."""
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return "an array"
+        case str() if len(value) > SHOWN_CHARACTERS:
+            return f"{json.dumps(value[:SHOWN_CHARACTERS], ensure_ascii=False)}… ({len(value)} characters)"
+        case int() if abs(value) > LARGEST_SHOWN_INTEGER:
+            return f"an integer of {value.bit_length()} bits"
+        case _:
+            return json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__)

@@ -1,0 +1,1 @@
+"""Installs what the project runs on into its own folder; standard library only."""

@@ -1,0 +1,143 @@
+"""Brings the repository's folder into the state that its locks describe: python -m installer [--dev]"""
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from installer import comfyui, command, environment, launcher, nodes, report, snapshot
+from installer.errors import SetupError
+
+COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
+LOCK_TIMEOUT_S = 3600.0
+MODELS_TIMEOUT_S = 600.0
+
+Say = Callable[[str], None]
+
+
+class Setup:
+    """The steps of a setup, each idempotent, each telling in words what it found or did."""
+
+    def __init__(self, root: Path, dev: bool) -> None:
+        self.root = root
+        self.state = root / ".comfyui"
+        self.dev = _remember_dev(self.state / "dev", dev)
+        self.uv = root / ".tools/bin/uv"
+        self.snapshot = snapshot.parse((root / "snapshot.json").read_text(encoding="utf-8"))
+
+    def run(self) -> None:
+        """Run all steps in order."""
+        self._step("ComfyUI", self._comfyui)
+        self._step("node packs", self._nodes)
+        self._step("handler environment", self._handler)
+        self._step("ComfyUI environment", self._engine)
+        self._step("tiny models", self._models)
+
+    def _comfyui(self, say: Say) -> str:
+        source_lock = self.root / "requirements/comfyui-source.txt"
+        python = self.root / ".tools/bin/python"
+        pinned = comfyui.Tree(self.state / "app", COMFYUI_URL, self.snapshot.comfyui, python, source_lock)
+        return comfyui.ensure(pinned, say)
+
+    def _nodes(self, _: Say) -> str:
+        data = self.state / "data"
+        models = self.root / "models"
+        models.mkdir(exist_ok=True)
+        nodes.link(data / "models", models)
+        linked = nodes.link_packs(self.root / "custom_nodes", data / "custom_nodes")
+        pinned = nodes.install_pinned(self.snapshot.git_nodes, data / "custom_nodes")
+        return f"ok ({linked} linked, {pinned} from git)"
+
+    def _handler(self, say: Say) -> str:
+        handler = self._environment(".venv", "handler")
+        result = environment.ensure(self.uv, handler, self.dev, say)
+        launcher.ensure(handler.folder)
+        return result
+
+    def _engine(self, say: Say) -> str:
+        return environment.ensure(self.uv, self._environment(".comfyui/venv", "comfyui"), self.dev, say)
+
+    def _models(self, _: Say) -> str:
+        script = self.root / "scripts/make-tiny-models"
+        if not script.exists():
+            return "skipped (no scripts/make-tiny-models)"
+        python = self._environment(".comfyui/venv", "comfyui").python
+        done = command.run([python, script], timeout_s=MODELS_TIMEOUT_S, visible=True)
+        if done.returncode != 0:
+            raise SetupError(f"{script.name} failed with exit status {done.returncode}, see above")
+        return "ok"
+
+    def _environment(self, folder: str, lock: str) -> environment.Environment:
+        requirements = self.root / "requirements"
+        return environment.Environment(self.root / folder, requirements / f"{lock}.txt", requirements / "dev.txt")
+
+    def _step(self, name: str, action: Callable[[Say], str]) -> None:
+        started = time.monotonic()
+        result = action(lambda words: report.line(name, words))
+        report.line(name, f"{result} {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the lock file; another setup that holds it is waited for.
+
+    Raises:
+        SetupError: it was still held after ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    told = False
+    with path.open("a") as file:
+        os.set_inheritable(file.fileno(), True)
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > deadline:
+                raise SetupError(f"another setup still runs after {timeout_s:g} s")
+            if not told:
+                report.line("setup", "waiting for another setup")
+                told = True
+            time.sleep(0.2)
+        yield
+
+
+def _remember_dev(marker: Path, dev: bool) -> bool:
+    if dev:
+        marker.touch()
+    return marker.exists()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Exit status of a whole setup."""
+    parser = argparse.ArgumentParser(prog="scripts/setup", description="Install or repair everything in this folder.")
+    parser.add_argument("--dev", action="store_true", help="also install the development tools")
+    dev: bool = parser.parse_args().dev
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    root = Path.cwd()
+    started = time.monotonic()
+    try:
+        (root / ".comfyui").mkdir(exist_ok=True)
+        with locked(root / ".comfyui/setup.lock", LOCK_TIMEOUT_S):
+            Setup(root, dev).run()
+    except KeyboardInterrupt:
+        report.failure("interrupted")
+        return 130
+    except (SetupError, OSError) as exc:
+        report.failure(str(exc))
+        return 1
+    report.line("setup", f"done {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Small file operations that never leave half a file."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace the file's content in one step."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.chmod(mode)
+    part.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove the folder if it is there; a link is removed, never followed."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def replace_tree(part: Path, folder: Path) -> None:
+    """Put the finished folder ``part`` where ``folder`` was."""
+    remove_tree(folder)
+    part.replace(folder)

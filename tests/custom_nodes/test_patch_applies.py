@@ -1,0 +1,102 @@
+"""The regression that matters most: on current ComfyUI the patch really changes the model.
+
+The old node pack handed over `("lora", [up, down])` tuples, which ComfyUI since 0.3.30 logs and
+ignores: the job succeeds and the picture is opaque.
+"""
+
+import comfy.model_management
+import pytest
+import torch
+from layerdiffuse_alpha import nodes, patch, weights
+from safetensors.torch import save_file
+
+ATTENTION = "SDXL, Attention Injection"
+CONV = "SDXL, Conv Injection"
+TINY_PATCH = "tiny_transparent_attn.safetensors"
+CONV_KEYS = (
+    "diffusion_model.input_blocks.1.0.in_layers.2.weight",
+    "diffusion_model.input_blocks.1.0.in_layers.2.bias",
+    "diffusion_model.middle_block.0.out_layers.3.weight",
+)
+INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"
+
+
+def weights_in_use(model) -> dict[str, torch.Tensor]:
+    """Returns the weights as the sampler would find them: loaded by ComfyUI, patches applied."""
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    values = {key: value.detach().float().clone() for key, value in model.model.state_dict().items()}
+    comfy.model_management.unload_all_models()
+    return values
+
+
+def assert_weights(base, patched, differences, strength=1.0) -> None:
+    """Asserts that exactly the weights named in `differences` differ, each by its difference."""
+    for key, before in base.items():
+        expected = before
+        if key in differences:
+            difference = differences[key].float()
+            assert difference.abs().max() > 1e-3, "a difference that cannot be seen proves nothing"
+            expected = torch.zeros_like(difference)
+            expected[tuple(map(slice, before.shape))] = before
+            expected += strength * difference
+        assert patched[key].shape == expected.shape, key
+        assert (patched[key] - expected).abs().max() <= 1e-5, key
+
+
+def low_rank_differences(tensors) -> dict[str, torch.Tensor]:
+    keys = {name.split("::")[0] for name in tensors}
+    return {key: tensors[f"{key}::lora::0"].float() @ tensors[f"{key}::lora::1"].float() for key in keys}
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -1.0])
+def test_attention_patch_adds_up_times_down(model, strength):
+    """Every weight that the attention patch names equals base + strength x up @ down, all others the base."""
+    base = weights_in_use(model)
+    (patched,) = nodes.LayeredDiffusionApply().apply(model, ATTENTION, strength, TINY_PATCH)
+    differences = low_rank_differences(weights.load(TINY_PATCH))
+    assert len(differences) == 88
+    assert_weights(base, weights_in_use(patched), differences, strength)
+    assert_weights(base, weights_in_use(model), {})
+
+
+def test_conv_patch_adds_the_padded_difference(model, layer_model):
+    """Every weight that a conv patch names equals base, padded to the difference's shape, + difference."""
+    torch.manual_seed(0)
+    base = weights_in_use(model)
+    differences = {key: torch.randn(base[key].shape) for key in CONV_KEYS}
+    differences[INPUT_CONV] = torch.randn(32, 8, 3, 3)
+    save_file({f"{key}::diff::0": value for key, value in differences.items()}, layer_model / "conv.safetensors")
+    (patched,) = nodes.LayeredDiffusionApply().apply(model, CONV, 1.0, "conv.safetensors")
+    assert_weights(base, weights_in_use(patched), differences)
+
+
+def test_both_kinds_on_one_weight_add_up(model, layer_model):
+    """A low-rank and a plain difference of the same weight are both applied."""
+    torch.manual_seed(0)
+    tensors = weights.load(TINY_PATCH)
+    key = next(iter(tensors)).split("::")[0]
+    base = weights_in_use(model)
+    both = {
+        f"{key}::lora::0": tensors[f"{key}::lora::0"],
+        f"{key}::lora::1": tensors[f"{key}::lora::1"],
+        f"{key}::diff::0": torch.randn(base[key].shape),
+    }
+    save_file(both, layer_model / "both.safetensors")
+    (patched,) = nodes.LayeredDiffusionApply().apply(model, ATTENTION, 1.0, "both.safetensors")
+    expected = {key: low_rank_differences({f"{key}::lora::0": 0} and both)[key] + both[f"{key}::diff::0"]}
+    assert_weights(base, weights_in_use(patched), expected)
+
+
+def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
+    """With patches in the old raw-tuple form the weights stay as they are, and the assertion above fails."""
+
+    def raw_tuples(entries):
+        return [{key: (kind, parts + [None] * 14) for (key, kind), parts in entries.items()}]
+
+    monkeypatch.setattr(patch, "to_comfy", raw_tuples)
+    base = weights_in_use(model)
+    (patched,) = nodes.LayeredDiffusionApply().apply(model, ATTENTION, 1.0, TINY_PATCH)
+    found = weights_in_use(patched)
+    assert_weights(base, found, {})
+    with pytest.raises(AssertionError):
+        assert_weights(base, found, low_rank_differences(weights.load(TINY_PATCH)))

@@ -1,0 +1,51 @@
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from handler.workflow import Workflow, build
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+
+
+def read(name):
+    return json.loads((WORKFLOWS / name).read_text("utf-8"))
+
+
+@pytest.fixture
+def files():
+    """Fresh copies of the stored workflow's graph, params and tiny profile."""
+    return (
+        read("txt2img_alpha.json"),
+        read("txt2img_alpha.params.json"),
+        read("profiles/tiny.json"),
+    )
+
+
+@pytest.fixture
+def workflow(files) -> Workflow:
+    graph, params, _ = files
+    return build("txt2img_alpha", graph, params, "sdxl")
+
+
+@pytest.fixture
+def make_png():
+    """Makes a PNG of uncompressed-looking noise with the standard library alone."""
+
+    def make(width=64, height=64, depth=8, colour_type=6, level=1, filler=None) -> bytes:
+        def chunk(kind, body):
+            return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
+
+        row = bytes((filler if filler is not None else x * 37 % 256) for x in range(width * 4))
+        rows = b"".join(b"\0" + row[y % 7 :] + row[: y % 7] for y in range(height))
+        header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+        return (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(rows, level))
+            + chunk(b"IEND", b"")
+        )
+
+    return make

@@ -1,0 +1,93 @@
+"""Node packs are relative links or verified checkouts; nothing of the user's is ever deleted."""
+
+from pathlib import Path
+
+import pytest
+
+from installer import nodes
+from installer.errors import SetupError
+from installer.snapshot import GitNode
+
+Repository = tuple[str, str, str]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for name in ("pack", "notes"):
+        (tmp_path / "custom_nodes" / name).mkdir(parents=True)
+    (tmp_path / "custom_nodes/pack/__init__.py").touch()
+    return tmp_path / "custom_nodes"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_packs_are_linked_relatively(source: Path, tmp_path: Path) -> None:
+    """Each folder with an __init__.py is linked, so that the whole repository may be moved."""
+    assert nodes.link_packs(source, tmp_path / "data/custom_nodes") == 1
+    assert names(tmp_path / "data/custom_nodes") == ["pack"]
+    assert str((tmp_path / "data/custom_nodes/pack").readlink()) == "../../custom_nodes/pack"
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "/nowhere", "."])
+def test_a_link_that_points_elsewhere_is_repaired(source: Path, tmp_path: Path, target: str) -> None:
+    """A wrong link, also a broken one, is pointed to the pack."""
+    folder = tmp_path / "data/custom_nodes"
+    folder.mkdir(parents=True)
+    (folder / "pack").symlink_to(target)
+    nodes.link_packs(source, folder)
+    assert (folder / "pack/__init__.py").samefile(source / "pack/__init__.py")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_real_thing_in_a_link_s_place_is_reported(source: Path, tmp_path: Path, kind: str) -> None:
+    """A folder or file where a link belongs is an error that names it, and it stays."""
+    place = tmp_path / "data/custom_nodes/pack"
+    place.mkdir(parents=True) if kind == "folder" else place.parent.mkdir(parents=True)
+    kept = place / "work.py" if kind == "folder" else place
+    kept.write_text("mine")
+    with pytest.raises(SetupError, match=r"pack is no link, expected a link to \.\./\.\./custom_nodes/pack"):
+        nodes.link_packs(source, tmp_path / "data/custom_nodes")
+    assert kept.read_text() == "mine"
+
+
+def test_the_link_of_a_removed_pack_goes(source: Path, tmp_path: Path) -> None:
+    """A pack that left the repository leaves no broken link, while a foreign broken link stays."""
+    folder = tmp_path / "data/custom_nodes"
+    nodes.link_packs(source, folder)
+    (folder / "foreign").symlink_to("/nowhere")
+    (source / "pack").rename(source / "renamed")
+    nodes.link_packs(source, folder)
+    assert names(folder) == ["foreign", "renamed"]
+
+
+def test_an_enabled_pack_is_installed_at_its_commit(repository: Repository, tmp_path: Path) -> None:
+    """Enabled packs are checked out and follow the snapshot; a disabled one is only recorded."""
+    folder = tmp_path / "data/custom_nodes"
+    url, first, second = repository
+    disabled = GitNode("https://example.invalid/other", first, True)
+    for commit, text in ((first, "first"), (second, "second"), (second, "second")):
+        assert nodes.install_pinned([GitNode(url, commit, False), disabled], folder) == 1
+        assert (folder / "Pack/main.py").read_text() == text
+    assert names(folder) == ["Pack"]
+
+
+@pytest.mark.parametrize("own", ["main.py", "own.cfg"])
+def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: Path, own: str) -> None:
+    """A checkout that must change but holds edits or files of its own is an error, and it stays."""
+    folder = tmp_path / "custom_nodes"
+    url, first, second = repository
+    nodes.install_pinned([GitNode(url, first, False)], folder)
+    (folder / "Pack" / own).write_text("mine")
+    with pytest.raises(SetupError, match=r"Pack is at commit .* move it away"):
+        nodes.install_pinned([GitNode(url, second, False)], folder)
+    assert (folder / "Pack" / own).read_text() == "mine"
+
+
+def test_a_folder_in_a_pack_s_place_is_reported(repository: Repository, tmp_path: Path) -> None:
+    """A folder that is no checkout is an error that names it, and it stays."""
+    (tmp_path / "custom_nodes/Pack").mkdir(parents=True)
+    with pytest.raises(SetupError, match="Pack is no git checkout"):
+        nodes.install_pinned([GitNode(repository[0], repository[1], False)], tmp_path / "custom_nodes")
+    assert (tmp_path / "custom_nodes/Pack").is_dir()
