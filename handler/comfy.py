@@ -101,6 +101,7 @@ class ComfyClient:
                     self.is_stuck = True
                     return
                 time.sleep(INTERRUPT_POLL_S)
+            self._forget(prompt_id)
 
     def _is_queued(self, prompt_id: str) -> bool:
         """Returns whether a run waits or is under way."""
@@ -131,6 +132,7 @@ class ComfyClient:
             yield socket
         finally:
             socket.close(timeout=0)
+            socket.shutdown()  # close() leaves the file descriptor open where the server closed first
 
     def _submit(self, graph: Graph, client_id: str, prompt_id: str) -> None:
         body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
@@ -211,9 +213,10 @@ def _reason(answer: Mapping[str, Any], graph: Graph) -> str:
         node = graph.get(node_id, {})
         title = node.get("_meta", {}).get("title", node.get("class_type", node_id))
         for error in report.get("errors", ()):
-            field = error.get("extra_info", {}).get("input_name", "")
-            received = error.get("extra_info", {}).get("received_value", "")
-            faults.append(f"{title}: {error.get('message')}" + f" ({field} {received!r})" * bool(field))
+            facts = error.get("extra_info", {})
+            value = f" {facts['received_value']!r}" if "received_value" in facts else ""
+            place = f" ({facts['input_name']}{value})" if "input_name" in facts else ""
+            faults.append(f"{title}: {error.get('message')}{place}")
     if not faults and isinstance(answer.get("error"), Mapping):
         faults = [str(answer["error"].get("message"))]
     return "; ".join(faults[:NAMED_FAULTS])

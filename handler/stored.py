@@ -7,7 +7,7 @@ from typing import Any
 
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
-from handler.workflow import ModelFile, Workflow, build
+from handler.workflow import NO_OVERRIDES, ModelFile, Workflow, build
 
 STORED_PROFILE = "sdxl"  # what the stored graph is written for: no override file
 FALLBACK_PROFILE = "tiny"
@@ -38,7 +38,7 @@ def missing_models(workflow: Workflow, models_dir: Path) -> list[ModelFile]:
 
 def _load(settings: Settings, profile: str) -> Workflow:
     folder = settings.workflows_dir
-    overrides = None if profile == STORED_PROFILE else _read(folder / "profiles" / f"{profile}.json")
+    overrides = NO_OVERRIDES if profile == STORED_PROFILE else _read(folder / "profiles" / f"{profile}.json")
     graph = _read(folder / f"{settings.workflow}.json")
     params = _read(folder / f"{settings.workflow}.params.json")
     return build(settings.workflow, graph, params, profile, overrides)

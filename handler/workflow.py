@@ -8,12 +8,15 @@ are named by their titles. Nothing here knows a node, an input or a parameter by
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from handler.errors import InvalidInput, WorkflowInvalid
 from handler.parameters import Parameter, shown, validate
 
 Graph = dict[str, dict[str, Any]]
+
+NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Workflow:
         return graph[self._ids[place.node]]["inputs"][place.input]
 
 
-def build(name: str, graph: object, params: object, profile: str, overrides: object = None) -> Workflow:
+def build(name: str, graph: object, params: object, profile: str, overrides: object = NO_OVERRIDES) -> Workflow:
     """Returns the workflow made of the decoded JSON files.
 
     Args:
@@ -96,7 +99,7 @@ def build(name: str, graph: object, params: object, profile: str, overrides: obj
         WorkflowInvalid: with every fault found.
     """
     try:
-        return _build(name, copy.deepcopy(graph), params, profile, overrides or {})
+        return _build(name, copy.deepcopy(graph), params, profile, overrides)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise WorkflowInvalid(f"workflow {name} is malformed: {type(exc).__name__} {exc}") from exc
 

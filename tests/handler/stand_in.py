@@ -1,0 +1,116 @@
+"""A server that speaks ComfyUI's recorded protocol, for faults that the real one has only by chance."""
+
+import asyncio
+import base64
+import json
+import threading
+from dataclasses import dataclass, field
+
+from aiohttp import WSMsgType, web
+
+
+@dataclass
+class StandIn:
+    """Replays a transcript to whoever submits a graph.
+
+    Attributes:
+        recorded: the transcript.
+        faults: what to do wrong in the first, second … submission, then nothing:
+            "close" drops the websocket before the picture, "mute" sends nothing after it is accepted,
+            "lose picture" and "lose end" leave frames out, "reset" answers /prompt with a broken connection.
+        knows: whether /history has the run.
+        pending: whether /queue has the run, after an interrupt too.
+    """
+
+    recorded: dict
+    faults: list[str] = field(default_factory=list)
+    knows: bool = True
+    pending: bool = False
+    submissions: list[dict] = field(default_factory=list)
+    requests: list[tuple[str, object]] = field(default_factory=list)
+    sockets: dict = field(default_factory=dict)
+    address: str = ""
+
+    def __enter__(self):
+        started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self._thread.start()
+        assert started.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _serve(self, started):
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/ws", self._websocket),
+                web.post("/prompt", self._prompt),
+                web.get("/history/{id}", self._history),
+                web.get("/queue", self._queue),
+                web.post("/{path}", self._post),
+            ]
+        )
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._loop.run_until_complete(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.address = "127.0.0.1:%d" % site._server.sockets[0].getsockname()[1]
+        started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+
+    async def _websocket(self, request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets[request.query["clientId"]] = socket
+        async for message in socket:
+            if message.type is WSMsgType.CLOSE:
+                break
+        return socket
+
+    async def _prompt(self, request):
+        body = await request.json()
+        self.submissions.append(body)
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "reset":
+            request.transport.abort()
+        answer = json.loads(self._mine(json.dumps(self.recorded["answer"]), body["prompt_id"]))
+        if self.recorded["status"] == 200:
+            self._replaying = asyncio.create_task(self._replay(body, fault))
+        return web.json_response(answer, status=self.recorded["status"])
+
+    async def _replay(self, body, fault):
+        socket = self.sockets[body["client_id"]]
+        for frame in self.recorded["frames"]:
+            if fault == "mute":
+                return
+            if "binary" in frame:
+                if fault == "close":
+                    await socket.close()
+                    return
+                if fault != "lose picture":
+                    await socket.send_bytes(base64.b64decode(frame["binary"]))
+            elif not (fault == "lose end" and '"node": null' in frame["text"]):
+                await socket.send_str(self._mine(frame["text"], body["prompt_id"]))
+
+    async def _history(self, request):
+        prompt_id = request.match_info["id"]
+        entries = self.recorded["history"] if self.knows else {}
+        return web.Response(text=self._mine(json.dumps(entries), prompt_id), content_type="application/json")
+
+    async def _queue(self, request):
+        running = [[0, self.submissions[-1]["prompt_id"], {}, {}, []]] if self.pending else []
+        return web.json_response({"queue_running": running, "queue_pending": []})
+
+    async def _post(self, request):
+        self.requests.append((request.match_info["path"], await request.json()))
+        return web.Response()
+
+    def _mine(self, text, prompt_id):
+        return text.replace(self.recorded["prompt_id"], prompt_id)

@@ -1,0 +1,37 @@
+import pytest
+from pydantic import ValidationError
+
+from handler.settings import Settings
+
+
+def test_defaults_need_no_environment():
+    """Without any variable the settings are those of a fresh clone."""
+    settings = Settings()
+    assert (settings.workflow, settings.profile, settings.device) == ("txt2img_alpha", "auto", "auto")
+    assert settings.models_dir.name == "models"
+
+
+def test_environment_variables_set_them(monkeypatch):
+    """Each field is read from the variable of its name in capitals; an empty one counts as absent."""
+    monkeypatch.setenv("PROFILE", "tiny")
+    monkeypatch.setenv("JOB_TIMEOUT_S", "12.5")
+    monkeypatch.setenv("LOG_LEVEL", "")
+    assert (Settings().profile, Settings().job_timeout_s, Settings().log_level) == ("tiny", 12.5, "INFO")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROFILE", "huge"),
+        ("JOB_TIMEOUT_S", "-1"),
+        ("JOB_TIMEOUT_S", "soon"),
+        ("JOB_TIMEOUT_S", "nan"),
+        ("WORKFLOW", "../../etc/passwd"),
+        ("REPLY_LIMIT_BYTES", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused(monkeypatch, name, value):
+    """A value that makes no sense stops the program at its start."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()

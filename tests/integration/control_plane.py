@@ -1,0 +1,100 @@
+"""RunPod's side of the worker's protocol, as SDK 1.12.0 speaks it: jobs and stop signals out, results in."""
+
+import asyncio
+import json
+import queue
+import threading
+import urllib.parse
+
+from aiohttp import web
+
+WORKER = "test-worker"
+
+
+class ControlPlane:
+    """Serves jobs put with `submit`, collects what the worker posts; use as a context manager."""
+
+    def __init__(self):
+        self.results = queue.Queue()
+        self._jobs, self._stops = queue.Queue(), queue.Queue()
+
+    def submit(self, job_id, job_input):
+        self._jobs.put({"id": job_id, "input": job_input})
+
+    def stop(self, job_id):
+        self._stops.put(job_id)
+
+    def result(self, timeout_s=60):
+        """Returns (job id, posted JSON, bytes of it) of the next finished job."""
+        return self.results.get(timeout=timeout_s)
+
+    @property
+    def environment(self):
+        base = f"http://127.0.0.1:{self._port}"
+        return {
+            "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID",
+            "RUNPOD_AI_API_KEY": "key",
+            "RUNPOD_POD_ID": WORKER,
+            "RUNPOD_ENDPOINT_ID": "endpoint",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",  # they measure the machine and reach out to the network
+        }
+
+    def __enter__(self):
+        ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _serve(self, ready):
+        asyncio.set_event_loop(self._loop)
+        app = web.Application(client_max_size=50_000_000)
+        app.add_routes(
+            [
+                web.get(f"/job-take/{WORKER}", self._take),
+                web.get(f"/job-stop/{WORKER}", self._stop_signals),
+                web.post(f"/job-done/{WORKER}/{{id}}", self._done),
+                web.get(f"/ping/{WORKER}", self._ping),
+            ]
+        )
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self._port = site._server.sockets[0].getsockname()[1]
+        ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+
+    async def _next(self, source):
+        """Long-polls for half a second."""
+        for _ in range(10):
+            try:
+                return source.get_nowait()
+            except queue.Empty:
+                await asyncio.sleep(0.05)
+        return None
+
+    async def _take(self, request):
+        job = await self._next(self._jobs)
+        return web.json_response(job) if job else web.Response(status=204)
+
+    async def _stop_signals(self, request):
+        job_id = await self._next(self._stops)
+        return web.json_response({"jobsToStop": [job_id]}) if job_id else web.Response(status=204)
+
+    async def _done(self, request):
+        body = await request.read()
+        self.results.put((urllib.parse.unquote(request.match_info["id"]), json.loads(body), len(body)))
+        return web.Response()
+
+    async def _ping(self, request):
+        return web.Response()

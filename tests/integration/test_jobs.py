@@ -1,0 +1,276 @@
+"""RunPod-shaped jobs through the handler on the real ComfyUI."""
+
+import asyncio
+import base64
+import json
+import re
+import time
+
+import pytest
+
+from handler import image
+
+
+def job(handle, request, job_id="job-1"):
+    return asyncio.run(handle({"id": job_id, "input": request}))
+
+
+def picture(reply):
+    return base64.b64decode(reply["image_base64"])
+
+
+def test_a_job_gives_a_transparent_png(handle):
+    """The default job of the tiny profile: an RGBA PNG of 256x256 with transparent and opaque pixels."""
+    reply = job(handle, {"prompt": "a red apple", "seed": 7})
+    assert reply["status"] == "success"
+    image.check(picture(reply), 256, 256)
+    assert reply["url"] == reply["image_url"] == "data:image/png;base64," + reply["image_base64"]
+    assert re.fullmatch(r"alpha_\d{10}_[0-9a-f]{6}\.png", reply["filename"])
+    assert reply["seed"] == 7
+    info = json.loads(reply["info"])
+    assert info["alpha"]["transparent"] > 0.01
+    assert info["alpha"]["opaque"] > 0.01
+    assert (info["prompt"], info["negative_prompt"], info["seed"]) == ("a red apple", "bad, ugly", 7)
+    assert (info["steps"], info["cfg"], info["sampler_name"], info["scheduler"]) == (20, 5.0, "dpmpp_2m_sde", "karras")
+    assert (info["width"], info["height"]) == (256, 256)
+    assert (info["checkpoint"], info["workflow"]) == ("tiny_sdxl.safetensors", "txt2img_alpha")
+    assert info["versions"]["comfyui"] == "0.30.0"
+    assert info["seconds"]["total"] >= info["seconds"]["Sampler"] > 0
+    assert set(reply) == {"status", "url", "image_url", "image_base64", "filename", "seed", "info"}
+
+
+def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):
+    """Equal requests give equal bytes; another seed or prompt gives others."""
+    first, again = job(handle, small), job(handle, small)
+    other_seed = job(handle, small | {"seed": 8})
+    other_prompt = job(handle, small | {"prompt": "a blue fish"})
+    other_negative = job(handle, small | {"negative_prompt": "round"})
+    assert picture(first) == picture(again)
+    assert len({picture(reply) for reply in (first, other_seed, other_prompt, other_negative)}) == 4
+
+
+def test_the_identical_job_again_gets_a_full_reply(handle, small):
+    """ComfyUI has everything in its cache the second time; picture and statistics come all the same."""
+    first, again = job(handle, small | {"seed": 99}), job(handle, small | {"seed": 99})
+    assert picture(first) == picture(again)
+    cached = json.loads(again["info"])
+    assert cached["alpha"] == json.loads(first["info"])["alpha"]
+    assert "Sampler" not in cached["seconds"]
+
+
+def test_without_a_seed_one_is_drawn_and_reported(handle, small):
+    """Absent and null seeds give different pictures; the reported seed gives the same picture again."""
+    del small["seed"]
+    drawn = [job(handle, small), job(handle, small | {"seed": None})]
+    assert drawn[0]["seed"] != drawn[1]["seed"]
+    assert 0 <= drawn[0]["seed"] < 2**53
+    assert picture(job(handle, small | {"seed": drawn[0]["seed"]})) == picture(drawn[0])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seed": 2**53 - 1},
+        {"seed": 0},
+        {"width": 128, "height": 64},
+        {"width": 64, "height": 192},
+        {"prompt": "ein grüner Apfel, 赤いりんご, 🍎"},
+        {"prompt": "a (red:1.3) apple with [a leaf] and (((weights)))"},
+        {"prompt": "x" * 4000},
+        {"prompt": 'quotes " and \\ and \n lines \0 {"a": 1}', "negative_prompt": ""},
+        {"guidance_scale": 1},
+        {"guidance_scale": 19.999},
+        {"num_inference_steps": 1, "guidance_scale": 2},
+    ],
+)
+def test_bounds_and_odd_texts_work(handle, small, more):
+    """What validation lets through, the graph runs."""
+    request = small | more
+    reply = job(handle, request)
+    assert "error" not in reply, reply
+    image.check(picture(reply), request["width"], request["height"])
+    assert json.loads(reply["info"])["prompt"] == request["prompt"]
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", {}, {"prompt": 3}, {"prompt": "x", "seed": True, "steps": 3}])
+def test_bad_input_is_an_error_and_costs_nothing(handle, raw):
+    """A bad request is answered at once with code and reason."""
+    before = time.monotonic()
+    reply = job(handle, raw)
+    assert reply.keys() == {"error"}
+    assert reply["error"].startswith("invalid_input: ")
+    assert time.monotonic() - before < 0.5
+
+
+def test_a_job_without_input_is_an_error(handle):
+    """A job object that lacks its input does not raise."""
+    assert asyncio.run(handle({"id": "x"}))["error"].startswith("invalid_input: input must be an object")
+
+
+def test_parallel_jobs_each_get_their_own_picture(handle, small):
+    """Six jobs at once end each with the picture of its own seed."""
+
+    async def all_at_once():
+        requests = [small | {"seed": seed} for seed in range(6)]
+        return await asyncio.gather(*(handle({"id": str(n), "input": each}) for n, each in enumerate(requests)))
+
+    together = asyncio.run(all_at_once())
+    alone = [job(handle, small | {"seed": seed}) for seed in range(6)]
+    assert [picture(reply) for reply in together] == [picture(reply) for reply in alone]
+    assert len({picture(reply) for reply in together}) == 6
+
+
+def test_history_does_not_grow(handle, comfyui, small):
+    """After jobs, good and bad, ComfyUI keeps no entry of them."""
+    from handler.deadline import Deadline
+
+    for seed in range(3):
+        job(handle, small | {"seed": seed})
+    assert comfyui.client(Deadline(10))._json("GET", "/history") == {}
+
+
+def works(handle, small):
+    reply = job(handle, small)
+    return "error" not in reply and picture(reply).startswith(b"\x89PNG")
+
+
+def test_an_unknown_checkpoint_is_a_clear_error(variant, handle, small):
+    """ComfyUI's refusal names node, input and value; the next job works."""
+
+    def change(graph, params):
+        graph["1"]["inputs"]["ckpt_name"] = "absent.safetensors"
+        params["models"] = []
+
+    broken = variant(change, profile="sdxl")
+    reply = job(broken, {"prompt": "x"})
+    assert reply["error"].startswith("workflow_rejected: ")
+    assert "Checkpoint: Value not in list (ckpt_name 'absent.safetensors')" in reply["error"]
+    assert works(handle, small)
+
+
+def test_a_missing_weight_file_is_named_before_anything_runs(variant, handle, small):
+    """With PROFILE=sdxl and no weights, the error names all three files."""
+    reply = job(variant(lambda graph, params: None, profile="sdxl"), {"prompt": "x"})
+    assert reply["error"] == (
+        "model_missing: models/checkpoints/sd_xl_base_1.0.safetensors and "
+        "models/layer_model/layer_xl_transparent_attn.safetensors and "
+        "models/layer_model/vae_transparent_decoder.safetensors missing"
+    )
+    assert works(handle, small)
+
+
+def tiny(graph, params):
+    """Makes the stored workflow the tiny one, so that further changes can be made to it."""
+    graph["1"]["inputs"]["ckpt_name"] = "tiny_sdxl.safetensors"
+    graph["2"]["inputs"]["patch_name"] = "tiny_transparent_attn.safetensors"
+    graph["8"]["inputs"]["decoder_name"] = "tiny_transparent_decoder.safetensors"
+    graph["5"]["inputs"] |= {"width": 64, "height": 64}
+    for name in ("width", "height"):
+        params["request"][name]["schema"]["minimum"] = 64
+    params["models"] = []
+
+
+def test_a_missing_patch_file_is_a_clear_error(variant, handle, small):
+    """The node's own look for its config's file fails with the file's name; the next job works."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        del graph["2"]["inputs"]["patch_name"]
+
+    reply = job(variant(change, profile="sdxl"), small)
+    assert reply["error"] == (
+        "node_failed: LayeredDiffusionApply failed with FileNotFoundError: "
+        "models/layer_model/layer_xl_transparent_attn.safetensors does not exist"
+    )
+    assert works(handle, small)
+
+
+def test_a_patch_that_does_not_fit_is_a_clear_error(variant, handle, small):
+    """A weight file that is no patch is refused by the node, and named; no picture comes."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["2"]["inputs"]["patch_name"] = "tiny_transparent_decoder.safetensors"
+
+    reply = job(variant(change, profile="sdxl"), small)
+    assert reply["error"].startswith("node_failed: LayeredDiffusionApply failed with ")
+    assert "patch file is malformed" in reply["error"]
+    assert works(handle, small)
+
+
+def test_an_exception_in_a_node_is_a_clear_error(variant, handle, small):
+    """An RGB picture at the output node: its reason reaches the caller, no traceback and no path do."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["9"]["inputs"]["images"] = ["7", 0]
+
+    reply = job(variant(change, profile="sdxl"), small)
+    assert reply["error"] == (
+        "node_failed: SaveAlphaImageWebsocket failed with ValueError: "
+        "images have 3 channels, expected 4 (red, green, blue, alpha)"
+    )
+    assert works(handle, small)
+
+
+def test_a_partly_valid_graph_is_an_error(variant, handle, small):
+    """ComfyUI answers 200 and runs the valid part; here it is refused, and not left running."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["10"] = {"class_type": "SaveAlphaImageWebsocket", "inputs": {}, "_meta": {"title": "Second"}}
+
+    reply = job(variant(change, profile="sdxl"), small)
+    assert reply["error"] == "workflow_rejected: Second: Required input is missing (images)"
+    assert works(handle, small)
+
+
+def test_an_opaque_picture_is_an_error(variant, handle, small):
+    """A workflow that lost its transparency gives no picture: SplitImageWithAlpha and an all-opaque mask."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["10"] = {
+            "class_type": "SolidMask",
+            "inputs": {"value": 0.0, "width": 64, "height": 64},
+            "_meta": {"title": "Nothing masked"},
+        }
+        graph["11"] = {
+            "class_type": "JoinImageWithAlpha",
+            "inputs": {"image": ["7", 0], "alpha": ["10", 0]},
+            "_meta": {"title": "Opaque"},
+        }
+        graph["9"]["inputs"]["images"] = ["11", 0]
+
+    reply = job(variant(change, profile="sdxl"), small)
+    assert reply["error"] == "not_transparent: picture is opaque: 100.0% of its pixels have alpha over 0.98"
+    assert works(handle, small)
+
+
+def test_the_patch_changes_the_picture(variant, handle, small):
+    """The same job with the patch at weight 0 gives other pixels: what is sampled is the patched model."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["2"]["inputs"]["weight"] = 0.0
+
+    unpatched = job(variant(change, profile="sdxl"), small)
+    assert picture(unpatched) != picture(job(handle, small))
+
+
+def test_more_pictures_than_one_are_an_error(variant, small):
+    """A batch of two is no reply."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["5"]["inputs"]["batch_size"] = 2
+
+    assert (
+        job(variant(change, profile="sdxl"), small)["error"] == "bad_picture: the workflow gave 2 pictures, expected 1"
+    )
+
+
+def test_a_reply_over_the_limit_is_an_error(variant, small):
+    """A limit that no encoding of the picture meets is reached with a clear error."""
+    reply = job(variant(tiny, profile="sdxl", reply_limit_bytes=2000), small)
+    assert re.fullmatch(r"reply_too_large: reply has \d+ bytes, REPLY_LIMIT_BYTES is 2000", reply["error"])

@@ -1,0 +1,184 @@
+"""The worker as a program: the SDK's real loop, its local API, its --test_input."""
+
+import base64
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from control_plane import ControlPlane
+
+from handler import image
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / ".venv" / "bin" / "layerdiffuse-alpha"
+TINY = {"PROFILE": "tiny", "DEVICE": "cpu"}
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        env=os.environ | TINY | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd="/",
+    )
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen([PROGRAM, *arguments], env=os.environ | TINY | environment, start_new_session=True, cwd="/")
+
+
+def children(pid):
+    """Returns the process ids of all that descends from `pid`."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [int(child) for child in found] + [grand for child in found for grand in children(child)]
+
+
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_test_input_prints_a_completed_job():
+    """--test_input runs one job through the SDK and prints its result as the last line, in the API's shape."""
+    done = run("worker", "--test_input", '{"input": {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64}}')
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["id"], result["status"]) == ("local_test", "COMPLETED")
+    image.check(base64.b64decode(result["output"]["image_base64"]), 64, 64)
+
+
+def test_a_bad_test_input_names_every_fault():
+    """Three faults are three faults of one error; nothing is started for it, the exit status is 1."""
+    before = time.monotonic()
+    done = run("--test_input", '{"input": {"seed": true, "steps": 3}}')
+    assert done.returncode == 1
+    result = json.loads(done.stdout.splitlines()[1])
+    assert result["status"] == "FAILED"
+    assert result["error"].startswith("invalid_input: prompt is required; seed must be an integer")
+    assert 'unknown field "steps"' in result["error"]
+    assert time.monotonic() - before < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        (["worker", "--test_input", "{"], {}, "--test_input is not JSON"),
+        (["worker", "--test_input", "[]"], {}, "must be an object with the key"),
+        (["worker", "--test_input", '{"prompt": "x"}'], {}, "must be an object with the key"),
+        (["worker"], {"PROFILE": "huge"}, "PROFILE: Input should be 'auto', 'sdxl' or 'tiny'"),
+        (["worker"], {"WORKFLOW": "absent"}, "workflow_invalid: absent.json cannot be read"),
+        (["generate", "-o", "/no/such/folder/x.png"], {}, "/no/such/folder is not a folder"),
+        (["generate", ""], {"COMFYUI_DIR": "/nowhere"}, "comfyui_unavailable: ComfyUI is not installed"),
+        (["generate", "--steps", "3"], {}, "No such option"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(arguments, environment, reason):
+    """Wrong arguments and settings end the program with a reason and without a traceback."""
+    done = run(*arguments, **environment)
+    assert done.returncode in (1, 2)
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_torch_is_not_in_the_workers_environment():
+    """The SDK opens a CUDA context in any process where torch imports, so it must not."""
+    python = ROOT / ".venv" / "bin" / "python"
+    done = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError: No module named 'torch'" in done.stderr
+
+
+def test_the_sdk_loop():
+    """RunPod's protocol from start to SIGTERM: warm before the first job, results, errors, a stop, the end.
+
+    One worker for all of it, since each start takes ComfyUI's ten seconds.
+    """
+    small = {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64, "num_inference_steps": 4}
+    with ControlPlane() as runpod:
+        runpod.submit("good", small)
+        worker = start("worker", **runpod.environment)
+        try:
+            job_id, posted, size_bytes = runpod.result()
+            assert job_id == "good"
+            assert posted["output"]["status"] == "success"
+            assert size_bytes < 10_000_000
+            image.check(base64.b64decode(posted["output"]["image_base64"]), 64, 64)
+            # Warm: the checkpoint was loaded before the job came.
+            assert "Checkpoint" not in json.loads(posted["output"]["info"])["seconds"]
+
+            runpod.submit("bad", {"prompt": 3})
+            job_id, posted, _ = runpod.result()
+            assert (job_id, list(posted)) == ("bad", ["error"])
+            assert posted["error"].startswith("invalid_input: prompt must be a string")
+
+            runpod.submit("stopped", {"prompt": "x", "width": 512, "height": 512, "num_inference_steps": 60})
+            time.sleep(3)
+            runpod.stop("stopped")
+            runpod.submit("after", small)
+            job_id, posted, _ = runpod.result(30)
+            assert job_id == "after"
+            assert posted["output"]["seed"] == 7
+
+            family = [worker.pid, *children(worker.pid)]
+            runpod.submit("drained", {**small, "width": 256, "height": 256, "num_inference_steps": 40})
+            time.sleep(1.5)
+            worker.send_signal(signal.SIGTERM)
+            job_id, posted, _ = runpod.result(30)
+            assert job_id == "drained"
+            assert posted["output"]["status"] == "success"
+            assert worker.wait(30) == 0
+            assert all(is_gone(pid) for pid in family)
+            with pytest.raises(queue.Empty):
+                runpod.result(0)
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_the_local_api():
+    """The SDK's API server answers /runsync; SIGTERM ends it and ComfyUI."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/runsync"
+    server = start("--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port))
+    try:
+        wait_for(port, server)
+        body = {"input": {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64}}
+        answer = requests.post(url, json=body, timeout=60).json()
+        assert answer["status"] == "COMPLETED"
+        assert answer["output"]["image_url"].startswith("data:image/png;base64,")
+        answer = requests.post(url, json={"input": {"seed": True}}, timeout=60).json()
+        assert answer["status"] == "FAILED"
+        assert answer["error"].startswith("invalid_input: ")
+        family = [server.pid, *children(server.pid)]
+        server.terminate()
+        server.wait(30)
+        assert all(is_gone(pid) for pid in family)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def wait_for(port, server):
+    end_s = time.monotonic() + 60
+    while time.monotonic() < end_s:
+        assert server.poll() is None
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError("the server did not come up in 60 s")
