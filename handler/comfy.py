@@ -132,7 +132,8 @@ class ComfyClient:
             yield socket
         finally:
             socket.close(timeout=0)
-            socket.shutdown()  # close() leaves the file descriptor open where the server closed first
+            # close() leaves the file descriptor open where the server closed first.
+            socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _submit(self, graph: Graph, client_id: str, prompt_id: str) -> None:
         body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}

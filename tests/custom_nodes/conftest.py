@@ -14,7 +14,7 @@ def pytest_configure() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401 -- reads sys.argv
+    import comfy.cli_args
 
     sys.argv = arguments
 

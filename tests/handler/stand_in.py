@@ -3,14 +3,14 @@
 import asyncio
 import base64
 import json
-import threading
 from dataclasses import dataclass, field
 
 from aiohttp import WSMsgType, web
+from loopback import LoopbackServer
 
 
 @dataclass
-class StandIn:
+class StandIn(LoopbackServer):
     """Replays a transcript to whoever submits a graph.
 
     Attributes:
@@ -29,41 +29,15 @@ class StandIn:
     submissions: list[dict] = field(default_factory=list)
     requests: list[tuple[str, object]] = field(default_factory=list)
     sockets: dict = field(default_factory=dict)
-    address: str = ""
 
-    def __enter__(self):
-        started = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
-        self._thread.start()
-        assert started.wait(10)
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _serve(self, started):
-        asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/ws", self._websocket),
-                web.post("/prompt", self._prompt),
-                web.get("/history/{id}", self._history),
-                web.get("/queue", self._queue),
-                web.post("/{path}", self._post),
-            ]
-        )
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        self._loop.run_until_complete(self._runner.setup())
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self.address = "127.0.0.1:%d" % site._server.sockets[0].getsockname()[1]
-        started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
+    def routes(self):
+        return [
+            web.get("/ws", self._websocket),
+            web.post("/prompt", self._prompt),
+            web.get("/history/{id}", self._history),
+            web.get("/queue", self._queue),
+            web.post("/{path}", self._post),
+        ]
 
     async def _websocket(self, request):
         socket = web.WebSocketResponse()

@@ -1,11 +1,13 @@
 import shutil
+from pathlib import Path
 
 import pytest
-from conftest import WORKFLOWS
 
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
 from handler.stored import load, missing_models
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 
 @pytest.fixture

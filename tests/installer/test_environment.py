@@ -33,7 +33,7 @@ def ensure(uv: Path, demo: environment.Environment, dev: bool = False) -> list[s
 def imported(demo: environment.Environment, module: str) -> str:
     code = f"import {module}; print({module}.VERSION)"
     command = [demo.python, "-c", code]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def fake_site(folder: Path, record: str) -> Path:

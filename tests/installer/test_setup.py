@@ -34,7 +34,7 @@ def test_a_second_setup_waits_and_gives_up_in_bounded_time(tmp_path: Path) -> No
 
 def test_a_killed_setup_s_child_keeps_the_lock(tmp_path: Path, root: Path) -> None:
     """uv may outlive a setup that was killed; the next setup must not touch the folder before it has ended."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "lock"], stdout=subprocess.PIPE, cwd=root)  # noqa: S603
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "lock"], stdout=subprocess.PIPE, cwd=root)
     assert holder.stdout is not None
     child = int(holder.stdout.readline())
     holder.kill()
@@ -67,7 +67,7 @@ def test_an_expected_failure_is_one_line(root: Path, tmp_path: Path, text: str |
         (tmp_path / "snapshot.json").write_text(text)
     env = {**os.environ, "PYTHONPATH": str(root)}
     arguments = [sys.executable, "-m", "installer"]
-    done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("setup: ")
     assert message in done.stderr
@@ -84,5 +84,5 @@ def test_the_command_runs_from_anywhere(tmp_path: Path, root: Path) -> None:
     (tmp_path / "link").symlink_to(moved / ".venv/bin/layerdiffuse-alpha")
     for program in (moved / ".venv/bin/layerdiffuse-alpha", tmp_path / "link"):
         arguments = [program, "a b"]
-        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (7, "['a b']\n")

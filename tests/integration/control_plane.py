@@ -3,15 +3,15 @@
 import asyncio
 import json
 import queue
-import threading
 import urllib.parse
 
 from aiohttp import web
+from loopback import LoopbackServer
 
 WORKER = "test-worker"
 
 
-class ControlPlane:
+class ControlPlane(LoopbackServer):
     """Serves jobs put with `submit`, collects what the worker posts; use as a context manager."""
 
     def __init__(self):
@@ -30,7 +30,7 @@ class ControlPlane:
 
     @property
     def environment(self):
-        base = f"http://127.0.0.1:{self._port}"
+        base = f"http://{self.address}"
         return {
             "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=none",
             "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=none",
@@ -41,38 +41,13 @@ class ControlPlane:
             "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",  # they measure the machine and reach out to the network
         }
 
-    def __enter__(self):
-        ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
-        self._thread.start()
-        assert ready.wait(10)
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _serve(self, ready):
-        asyncio.set_event_loop(self._loop)
-        app = web.Application(client_max_size=50_000_000)
-        app.add_routes(
-            [
-                web.get(f"/job-take/{WORKER}", self._take),
-                web.get(f"/job-stop/{WORKER}", self._stop_signals),
-                web.post(f"/job-done/{WORKER}/{{id}}", self._done),
-                web.get(f"/ping/{WORKER}", self._ping),
-            ]
-        )
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self._port = site._server.sockets[0].getsockname()[1]
-        ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
+    def routes(self):
+        return [
+            web.get(f"/job-take/{WORKER}", self._take),
+            web.get(f"/job-stop/{WORKER}", self._stop_signals),
+            web.post(f"/job-done/{WORKER}/{{id}}", self._done),
+            web.get(f"/ping/{WORKER}", self._ping),
+        ]
 
     async def _next(self, source):
         """Long-polls for half a second."""
