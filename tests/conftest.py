@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = ["handler", "installer", "integration"] if find_spec("torch") else ["custom_nodes"]
+collect_ignore = ["handler", "installer", "integration", "test_docs.py"] if find_spec("torch") else ["custom_nodes"]
