@@ -28,6 +28,7 @@ from handler.settings import Settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+JOB_SOURCES = ("RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_REALTIME_PORT")
 
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
@@ -56,6 +57,10 @@ def worker(context: typer.Context) -> None:
     is_test = sdk_arguments.test_input is not None
     if is_test:
         _check_test_input(sdk_arguments.test_input)
+    elif not sdk_arguments.rp_serve_api and not any(map(os.environ.get, JOB_SOURCES)):
+        _fail(
+            "no jobs to take: give --test_input or --rp_serve_api; on RunPod, RUNPOD_WEBHOOK_GET_JOB is set", EXIT_USAGE
+        )
     sys.argv = [sys.argv[0], *context.args]
     with _generator(settings) as generator:
         handle = queue.make_handler(generator, settings)
@@ -82,7 +87,7 @@ def generate(
 ) -> None:
     """Draws one picture with a ComfyUI of its own and writes it as a PNG."""
     settings = _settings()
-    logs.configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
+    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
     if not output.parent.is_dir():
         _fail(f"{output.parent} is not a folder", EXIT_USAGE)
     with _generator(settings) as generator:

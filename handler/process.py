@@ -1,6 +1,7 @@
 """ComfyUI as a supervised child process on a free loopback port."""
 
 import collections
+import contextlib
 import io
 import logging
 import os
@@ -93,20 +94,16 @@ class ComfyProcess:
     def _spawn(self) -> None:
         self._end()
         port = _free_port()
-        scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
-        command = _command(self._settings, port, Path(scratch.name))
         try:
-            child = subprocess.Popen(  # noqa: S603 -- every part is ours
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=_environment(self._settings),
-                start_new_session=True,
-            )
-        except OSError as exc:
-            scratch.cleanup()
+            scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
+            with contextlib.ExitStack() as undo:
+                undo.callback(scratch.cleanup)
+                child = _start(self._settings, port, Path(scratch.name))
+                undo.pop_all()
+        except FileNotFoundError as exc:
             raise ComfyUnavailable("ComfyUI is not installed where COMFYUI_DIR says") from exc
+        except OSError as exc:
+            raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
         self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch)
         threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()
         log.info("ComfyUI starts", extra={"pid": child.pid, "port": port})
@@ -146,6 +143,17 @@ def _relay(child: subprocess.Popen[bytes], tail: collections.deque[str]) -> None
             if text:
                 tail.append(text)
                 comfyui_log.info(text)
+
+
+def _start(settings: Settings, port: int, scratch: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 -- every part is ours
+        _command(settings, port, scratch),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_environment(settings),
+        start_new_session=True,
+    )
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from handler import reply
 from handler.comfy import OnProgress
 from handler.deadline import Deadline
-from handler.errors import GenerationError, InternalError
+from handler.errors import GenerationError, InternalError, InvalidInput
 from handler.generate import Generator
 from handler.settings import Settings
 
@@ -35,10 +35,13 @@ def make_handler(generator: Generator, settings: Settings, on_progress: OnProgre
         try:
             generated = generator.generate(job.get("input"), deadline, on_progress)
             result = reply.build(generated, settings.reply_limit_bytes)
+        except InvalidInput as exc:  # its message may quote the prompt
+            log.warning("job refused", extra={"job_id": job_id, "code": exc.code})
+            log.debug("why it was refused", extra={"job_id": job_id, "reason": exc.message})
+            return {"error": str(exc)}
         except GenerationError as exc:
-            log.warning(
-                "job failed", extra={"job_id": job_id, "code": exc.code, "reason": exc.message}, exc_info=exc.__cause__
-            )
+            facts = {"job_id": job_id, "code": exc.code, "reason": exc.message}
+            log.warning("job failed", extra=facts, exc_info=exc.__cause__)
             return {"error": str(exc)}
         except Exception:
             log.exception("job failed", extra={"job_id": job_id, "code": InternalError.code})

@@ -26,7 +26,6 @@ DECODER_OF_VERSION = {"SDXL": "vae_transparent_decoder.safetensors"}
 SD15_VERSION = "SD15"
 
 LATENT_SCALE = 2**LATENT_LEVEL
-DECODER_BYTES_PER_PIXEL_VALUE = 400  # peak of live activations, in values per pixel of one view
 
 # A websocket message of a picture: event 1 (the server adds it), format 2 = PNG, the bytes
 # (ComfyUI 0.30 server.py send_image, protocol.py).
@@ -133,7 +132,7 @@ class LayeredDiffusionDecode:
         _check_sizes(pixels, latent)
         patcher = self._decoder(DECODER_OF_VERSION[sd_version] if decoder_name == weights.AUTO else decoder_name)
         decoder, device, dtype = patcher.model, patcher.load_device, patcher.model_dtype()
-        values = pixels[:sub_batch_size, 0].numel() * DECODER_BYTES_PER_PIXEL_VALUE
+        values = pixels[:sub_batch_size, 0].numel() * decoder.activations_per_pixel
         comfy.model_management.load_models_gpu([patcher], memory_required=values * dtype.itemsize)
         decoded = [
             decode_eight_views(decoder, part.to(device, dtype), part_latent.to(device, dtype)).to(images)

@@ -1,5 +1,7 @@
+import errno
 import os
 import stat
+import tempfile
 import time
 
 import pytest
@@ -34,6 +36,17 @@ def test_a_missing_installation_is_an_error(tmp_path):
     with pytest.raises(ComfyUnavailable, match="not installed") as caught:
         ComfyProcess(Settings(comfyui_dir=tmp_path)).client(Deadline(10))
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_full_disk_is_an_error(installed, monkeypatch):
+    """When the scratch folder cannot be made, the error has the system's reason."""
+
+    def no_space(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_space)
+    with pytest.raises(ComfyUnavailable, match="cannot be started: No space left on device$"):
+        installed("exit 0").client(Deadline(10))
 
 
 def test_an_end_while_starting_is_an_error_at_once(installed):

@@ -108,7 +108,7 @@ def test_the_event_loop_stays_free(handle, small):
             longest_s = max(longest_s, time.monotonic() - before)
         return longest_s
 
-    assert asyncio.run(watch()) < 0.5
+    assert asyncio.run(watch()) < 1.0
 
 
 def test_comfyui_ends_when_the_worker_is_killed(settings):
