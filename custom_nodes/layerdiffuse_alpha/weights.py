@@ -10,10 +10,8 @@ import torch
 FOLDER = "layer_model"
 AUTO = "auto"
 
-
-def register_folder() -> None:
-    """Makes `models/layer_model/` known to ComfyUI, after any folders from extra_model_paths.yaml."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOLDER)))
+# Known to ComfyUI after any folders of that name from extra_model_paths.yaml.
+folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOLDER)))
 
 
 def choices() -> list[str]:

@@ -7,7 +7,7 @@ import comfy.supported_models
 import numpy as np
 import pytest
 import torch
-from layerdiffuse_alpha import nodes
+from layerdiffuse_alpha import nodes, output
 from PIL import Image
 
 TINY_DECODER = "tiny_transparent_decoder.safetensors"
@@ -18,7 +18,7 @@ def sent(monkeypatch):
     """What the output node hands to ComfyUI's server, as (event, bytes, client)."""
     messages = []
     server = SimpleNamespace(client_id="me", send_sync=lambda *message: messages.append(message))
-    monkeypatch.setattr(nodes.PromptServer, "instance", server, raising=False)
+    monkeypatch.setattr(output.PromptServer, "instance", server, raising=False)
     return messages
 
 
