@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nodes that patch a model."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import comfy.conds
 import comfy.model_patcher
 import comfy.supported_models
+import torch
 
 from . import patch, weights
 
@@ -13,6 +16,17 @@ PATCH_OF_CONFIG = {
     "SDXL, Conv Injection": "layer_xl_transparent_conv.safetensors",
 }
 SD15_CONFIG = "SD15, Attention Injection, attn_sharing"
+SD15_PATCH = "layer_sd15_transparent_attn.safetensors"
+WEIGHT = ("FLOAT", {"default": 1.0, "min": -1, "max": 3, "step": 0.05})
+INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"
+LATENT_CHANNELS = 4
+
+Conditioning = list[list[Any]]
+
+
+def patch_input() -> tuple[Any, ...]:
+    """Returns the input that the old pack does not have: which patch file."""
+    return (weights.choices(), {"default": weights.AUTO, "tooltip": "auto: the file of the config"})
 
 
 class LayeredDiffusionApply:
@@ -28,11 +42,9 @@ class LayeredDiffusionApply:
             "required": {
                 "model": ("MODEL",),
                 "config": ([*PATCH_OF_CONFIG, SD15_CONFIG],),
-                "weight": ("FLOAT", {"default": 1.0, "min": -1, "max": 3, "step": 0.05}),
+                "weight": WEIGHT,
             },
-            "optional": {
-                "patch_name": (weights.choices(), {"default": weights.AUTO, "tooltip": "auto: the file of the config"})
-            },
+            "optional": {"patch_name": patch_input()},
         }
 
     def apply(
@@ -49,14 +61,138 @@ class LayeredDiffusionApply:
             ValueError: another family than SDXL, or a file that cannot be read.
             PatchError: any part of the patch does not fit the model.
         """
-        if config not in PATCH_OF_CONFIG:
-            raise ValueError(f"config {config!r} is not supported, expected one of {sorted(PATCH_OF_CONFIG)}")
-        if not isinstance(model.model.model_config, comfy.supported_models.SDXL):
-            raise ValueError(f"config {config!r} needs an SDXL model, got {type(model.model.model_config).__name__}")
+        _check_family(model, config, "SDXL", comfy.supported_models.SDXL)
         name = PATCH_OF_CONFIG[config] if patch_name == weights.AUTO else patch_name
-        entries = patch.parse(weights.load(name))
-        patch.check(entries, {key: value.shape for key, value in model.model.state_dict().items()})
-        patched = model.clone()
-        for patches in patch.to_comfy(entries):
-            patched.add_patches(patches, weight)
-        return (patched,)
+        return (_patched(model, name, weight),)
+
+
+class _ConditionedApply:
+    """What the nodes have in common whose model sees further latents beside the one that it denoises."""
+
+    RETURN_TYPES = ("MODEL", "CONDITIONING", "CONDITIONING")
+    FUNCTION = "apply"
+    CATEGORY = "layer_diffuse"
+    PATCH_OF_CONFIG: dict[str, str]
+    LATENTS: tuple[str, ...]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "cond": ("CONDITIONING",),
+                "uncond": ("CONDITIONING",),
+                **dict.fromkeys(cls.LATENTS, ("LATENT",)),
+                "config": ([*cls.PATCH_OF_CONFIG],),
+                "weight": WEIGHT,
+            },
+            "optional": {"patch_name": patch_input()},
+        }
+
+    def _apply(
+        self,
+        model: comfy.model_patcher.ModelPatcher,
+        conditionings: Sequence[Conditioning],
+        latents: Sequence[torch.Tensor],
+        config: str,
+        weight: float,
+        patch_name: str,
+    ) -> tuple[Any, ...]:
+        _check_family(model, config, "SDXL", comfy.supported_models.SDXL)
+        shapes = {tuple(latent.shape) for latent in latents}
+        if len(shapes) != 1 or latents[0].shape[1] != LATENT_CHANNELS:
+            raise ValueError(f"latents have shapes {sorted(shapes)}, expected one of 4 channels")
+        name = self.PATCH_OF_CONFIG[config] if patch_name == weights.AUTO else patch_name
+        concatenated = model.model.latent_format.process_in(torch.cat(list(latents), dim=1))
+        patched = _patched(model, name, weight, input_channels=LATENT_CHANNELS + concatenated.shape[1])
+        return (patched, *(_with_latents(conditioning, concatenated) for conditioning in conditionings))
+
+
+class LayeredDiffusionCondApply(_ConditionedApply):
+    """Patches an SDXL model so that it blends a given foreground, or background, into a whole picture."""
+
+    PATCH_OF_CONFIG = {
+        "SDXL, Foreground": "layer_xl_fg2ble.safetensors",
+        "SDXL, Background": "layer_xl_bg2ble.safetensors",
+    }
+    LATENTS = ("latent",)
+
+    def apply(
+        self,
+        model: comfy.model_patcher.ModelPatcher,
+        cond: Conditioning,
+        uncond: Conditioning,
+        latent: dict[str, torch.Tensor],
+        config: str,
+        weight: float,
+        patch_name: str = weights.AUTO,
+    ) -> tuple[Any, ...]:
+        """Returns (patched clone of `model`, `cond` and `uncond` with the latent of the given layer).
+
+        Raises:
+            FileNotFoundError: the patch file is missing.
+            ValueError: another family than SDXL, a latent of other channels, or a file that cannot be read.
+            PatchError: any part of the patch does not fit the model, or it is for other inputs.
+        """
+        return self._apply(model, (cond, uncond), (latent["samples"],), config, weight, patch_name)
+
+
+class LayeredDiffusionDiffApply(_ConditionedApply):
+    """Patches an SDXL model so that it finds the background, or foreground, of a whole picture and the other layer."""
+
+    PATCH_OF_CONFIG = {
+        "SDXL, Foreground": "layer_xl_fgble2bg.safetensors",
+        "SDXL, Background": "layer_xl_bgble2fg.safetensors",
+    }
+    LATENTS = ("blended_latent", "latent")
+
+    def apply(
+        self,
+        model: comfy.model_patcher.ModelPatcher,
+        cond: Conditioning,
+        uncond: Conditioning,
+        blended_latent: dict[str, torch.Tensor],
+        latent: dict[str, torch.Tensor],
+        config: str,
+        weight: float,
+        patch_name: str = weights.AUTO,
+    ) -> tuple[Any, ...]:
+        """Returns (patched clone of `model`, `cond` and `uncond` with the latents of layer and whole picture).
+
+        Raises:
+            FileNotFoundError: the patch file is missing.
+            ValueError: another family than SDXL, latents of other shapes, or a file that cannot be read.
+            PatchError: any part of the patch does not fit the model, or it is for other inputs.
+        """
+        latents = (latent["samples"], blended_latent["samples"])
+        return self._apply(model, (cond, uncond), latents, config, weight, patch_name)
+
+
+def _patched(
+    model: comfy.model_patcher.ModelPatcher, name: str, weight: float, input_channels: int | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    entries = patch.parse(weights.load(name))
+    # What ComfyUI has loaded now may still be patched, and wider, from another branch of the graph.
+    unpatched = {key: values[0][0].shape for key, values in model.get_key_patches().items()}
+    patch.check(entries, unpatched)
+    if input_channels is not None:
+        patch.check_input_channels(entries, INPUT_CONV, input_channels)
+    patched = model.clone()
+    for patches in patch.to_comfy(entries):
+        patched.add_patches(patches, weight)
+    return patched
+
+
+def _with_latents(conditioning: Conditioning, concatenated: torch.Tensor) -> Conditioning:
+    """Returns a new conditioning that gives the model `concatenated` beside the noise; the old one stays."""
+    condition = {"c_concat": comfy.conds.CONDNoiseShape(concatenated)}
+    return [
+        [context, {**extra, "model_conds": {**extra.get("model_conds", {}), **condition}}]
+        for context, extra in conditioning
+    ]
+
+
+def _check_family(model: comfy.model_patcher.ModelPatcher, config: str, family: str, kind: Any) -> None:
+    found = model.model.model_config
+    if not isinstance(found, kind):
+        raise ValueError(f"config {config!r} needs an {family} model, got {type(found).__name__}")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transparent decoder: (RGB picture, latent) -> (alpha, foreground colour).
 
-A U-Net of residual and attention blocks, and the vote over eight views that LayerDiffuse decodes
-with (arXiv 2402.17113, section 3.1; reference: huchenlei/ComfyUI-layerdiffuse 1.0.4). State-dict
-keys are those of `vae_transparent_decoder.safetensors`; widths, depth and the levels that have
-attention are read from the weights. Layers come from comfy.ops, so that ComfyUI can offload and
-cast them.
+A U-Net of residual and attention blocks (arXiv 2402.17113, section 3.1). State-dict keys are those
+of `vae_transparent_decoder.safetensors`; widths, depth and the levels that have attention are read
+from the weights. Layers come from comfy.ops, so that ComfyUI can offload and cast them. For
+inference only: activations are overwritten where nobody needs them any more, which on a CPU saves
+a page fault for every four kilobytes of them.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = nn.Identity() if same else ops.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return self.conv_shortcut(x) + hidden
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        return hidden.add_(self.conv_shortcut(x))
 
 
 class SelfAttention(nn.Module):
@@ -176,24 +176,4 @@ class TransparentDecoder(nn.Module):
                 x = up.block(index, torch.cat((x, skips.pop()), dim=1))
             if hasattr(up, "upsamplers"):
                 x = up.upsamplers[0](F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
-
-
-def decode_eight_views(decoder: TransparentDecoder, pixels: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """Returns (B, 4, H, W) in [0, 1]: alpha, then straight RGB, the lower median of eight views.
-
-    The views are the picture's four quarter turns and those of its mirror image; each is decoded,
-    clipped and turned back. `torch.median` of eight values is the fourth smallest.
-
-    Args:
-        decoder: on the device and of the dtype of the two tensors.
-        pixels: (B, 3, H, W) in [0, 1]; H and W multiples of 64.
-        latent: (B, 4, H/8, W/8).
-    """
-    views = []
-    for mirrored in (False, True):
-        for turns in range(4):
-            seen = [torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3)) for x in (pixels, latent)]
-            view = torch.rot90(decoder(*seen).clamp(0, 1), -turns, (2, 3))
-            views.append(view.flip(3) if mirrored else view)
-    return torch.stack(views).median(dim=0).values
+        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))

@@ -3,20 +3,26 @@
 1.0.4, so that its workflows run unchanged; further inputs are ours, optional and last.
 """
 
-from .apply import LayeredDiffusionApply
-from .decode import LayeredDiffusionDecode, LayeredDiffusionDecodeRGBA
+from .apply import LayeredDiffusionApply, LayeredDiffusionCondApply, LayeredDiffusionDiffApply
+from .decode import LayeredDiffusionDecode, LayeredDiffusionDecodeRGBA, LayeredDiffusionDecodeSplit
 from .output import SaveAlphaImageWebsocket
 
 NODE_CLASS_MAPPINGS = {
     "LayeredDiffusionApply": LayeredDiffusionApply,
+    "LayeredDiffusionCondApply": LayeredDiffusionCondApply,
+    "LayeredDiffusionDiffApply": LayeredDiffusionDiffApply,
     "LayeredDiffusionDecode": LayeredDiffusionDecode,
     "LayeredDiffusionDecodeRGBA": LayeredDiffusionDecodeRGBA,
+    "LayeredDiffusionDecodeSplit": LayeredDiffusionDecodeSplit,
     "SaveAlphaImageWebsocket": SaveAlphaImageWebsocket,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
     "LayeredDiffusionApply": "Layer Diffuse Apply",
+    "LayeredDiffusionCondApply": "Layer Diffuse Cond Apply",
+    "LayeredDiffusionDiffApply": "Layer Diffuse Diff Apply",
     "LayeredDiffusionDecode": "Layer Diffuse Decode",
     "LayeredDiffusionDecodeRGBA": "Layer Diffuse Decode (RGBA)",
+    "LayeredDiffusionDecodeSplit": "Layer Diffuse Decode (Split)",
     "SaveAlphaImageWebsocket": "Save Alpha Image (Websocket)",
 }

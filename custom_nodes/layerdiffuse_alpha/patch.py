@@ -70,6 +70,18 @@ def check(entries: Entries, shapes: Mapping[str, torch.Size]) -> None:
     _raise_if(faults, f"patch does not fit the model, {len(faults)} of {len(entries)} entries")
 
 
+def check_input_channels(entries: Entries, key: str, channels: int) -> None:
+    """Checks that a patch widens the model's input convolution to `channels` input channels.
+
+    Raises:
+        PatchError: it does not, and the model could not take what is given to it.
+    """
+    diff = entries.get((key, "diff"))
+    found = diff[0].shape[1] if diff else 4
+    if found != channels:
+        raise PatchError(f"patch is for {found} input channels, expected {channels}: it is the patch of another node")
+
+
 def to_comfy(entries: Entries) -> list[dict[str, Any]]:
     """Returns patches for `ModelPatcher.add_patches`, one dict per kind, so that both may meet on a key."""
     lora = {

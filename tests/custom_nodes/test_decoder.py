@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from layerdiffuse_alpha.decoder import TransparentDecoder, decode_eight_views
+from layerdiffuse_alpha import views
+from layerdiffuse_alpha.decoder import TransparentDecoder
 from safetensors.torch import load_file
 
 # Inputs, weights and outputs as numbers, recorded from huchenlei/ComfyUI-layerdiffuse 1.0.4
@@ -22,15 +23,26 @@ def decoder(reference):
     )
 
 
+def decode_eight_views(decoder, pixels, latent, at_once=1):
+    return views.decode(decoder, pixels, latent, passes=8, at_once=at_once)
+
+
 def test_one_view_equals_the_reference(decoder, reference):
     """The U-Net gives the recorded output to 1e-5."""
     found = decoder(reference["pixels"], reference["latent"])
     assert (found - reference["one_view"]).abs().max() <= 1e-5
 
 
-def test_eight_views_equal_the_reference(decoder, reference):
-    """The vote of eight views gives the recorded output to 1e-5, on a picture that is not square."""
-    found = decode_eight_views(decoder, reference["pixels"], reference["latent"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_eight_views_equal_the_reference(decoder, reference, at_once, layout):
+    """The vote of eight views gives the recorded output to 1e-5, on a picture that is not square, in any layout."""
+    found = decode_eight_views(
+        decoder.to(memory_format=layout),
+        reference["pixels"],
+        reference["latent"].contiguous(memory_format=layout),
+        at_once,
+    )
     assert found.shape == (1, 4, 128, 64)
     assert (found - reference["eight_views"]).abs().max() <= 1e-5
 
