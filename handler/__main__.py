@@ -40,7 +40,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] != "--help"):
         arguments = ["worker", *arguments]
-    signal.signal(signal.SIGTERM, _exit)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _exit)
     app(arguments)
 
 
@@ -64,9 +65,16 @@ def worker(context: typer.Context) -> None:
     sys.argv = [sys.argv[0], *context.args]
     with _generator(settings) as generator:
         handle = queue.make_handler(generator, settings)
-        if not is_test:
-            _prepare(generator, settings)
-        runpod.serverless.start({"handler": queue.printed(handle) if is_test else handle})
+        if is_test:
+            results: list[dict[str, Any]] = []
+            try:
+                runpod.serverless.start({"handler": queue.printed(handle, results)})
+            finally:
+                # The SDK exits with 0 when it is interrupted.
+                if not any(result["status"] == "COMPLETED" for result in results):
+                    raise typer.Exit(EXIT_FAILED)
+        _prepare(generator, settings)
+        runpod.serverless.start({"handler": handle})
 
 
 def _prepare(generator: Generator, settings: Settings) -> None:
@@ -85,23 +93,40 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("alpha.png"),
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
 ) -> None:
-    """Draws one picture with a ComfyUI of its own and writes it as a PNG."""
+    """Draws one picture with a ComfyUI of its own and writes it as a PNG.
+
+    A prompt that begins with a dash stands last, after two dashes: -o key.png -- "-key-"
+    """
     settings = _settings()
     logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
-    if not output.parent.is_dir():
-        _fail(f"{output.parent} is not a folder", EXIT_USAGE)
-    with _generator(settings) as generator:
+    request = {"prompt": prompt, "seed": seed}
+    with _generator(settings) as generator, _replacing(output) as part:
+        generator.check(request)
         with errors.status("starting ComfyUI"):
             generator.start()
-        reply = _with_progress(generator, settings, {"prompt": prompt, "seed": seed})
-    if "error" in reply:
-        _fail(reply["error"])
-    png = base64.b64decode(reply["image_base64"])
-    try:
-        output.write_bytes(png)
-    except OSError as exc:
-        _fail(f"{output} cannot be written: {exc.strerror}")
+        reply = _with_progress(generator, settings, request)
+        if "error" in reply:
+            _fail(reply["error"])
+        png = base64.b64decode(reply["image_base64"])
+        part.write_bytes(png)
     _report(output, len(png), json.loads(reply["info"]))
+
+
+@contextlib.contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """Gives a file beside `output` that takes its place when the block ends well; fails at once where none can be."""
+    if output.is_dir():
+        _fail(f"{output} is a folder, expected the name of a file", EXIT_USAGE)
+    part = output.with_name(output.name + ".part")
+    try:
+        part.touch()
+        yield part
+        part.replace(output)
+    except OSError as exc:
+        _fail(f"{output} cannot be written: {exc.strerror}", EXIT_USAGE)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _with_progress(generator: Generator, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
@@ -154,10 +179,10 @@ def _generator(settings: Settings) -> Iterator[Generator]:
 def _check_test_input(text: str) -> None:
     try:
         job = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         _fail(f"--test_input is not JSON: {exc}", EXIT_USAGE)
-    if not isinstance(job, dict) or "input" not in job:
-        _fail('--test_input must be an object with the key "input"', EXIT_USAGE)
+    if not isinstance(job, dict) or job.get("input") is None:
+        _fail('--test_input must be an object with an "input"', EXIT_USAGE)
 
 
 def _fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
@@ -166,7 +191,7 @@ def _fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
 
 
 def _exit(signum: int, _: FrameType | None) -> None:
-    """Lets `finally` run on SIGTERM; the SDK's loop puts its own handler in place of this one."""
+    """Lets `finally` run; the SDK's loop puts its own handler of SIGTERM in place of this one."""
     raise SystemExit(128 + signum)
 
 

@@ -18,7 +18,8 @@ from handler.errors import ComfyUnavailable, GenerationError, WorkflowRejected
 from handler.events import Message, Picture, Run, parse_binary, parse_text
 from handler.workflow import Graph
 
-REQUEST_TIMEOUT_S = 30.0
+SUBMIT_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 3.0  # for everything that ComfyUI answers from memory
 FRAME_POLL_S = 0.25
 SILENCE_S = 5.0  # without a frame for so long, /history is asked whether the run is over
 SUBMISSIONS = 3
@@ -29,6 +30,10 @@ NAMED_FAULTS = 5
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Run], None]
+
+
+class ComfyBusy(ComfyUnavailable):
+    """It holds the connection but does not answer in time."""
 
 
 class ComfyClient:
@@ -82,8 +87,10 @@ class ComfyClient:
             run = Run(str(uuid.uuid4()), output_node)
             try:
                 self._run_once(run, graph, deadline, on_progress or (lambda _: None))
-            except GenerationError:
+            except GenerationError as exc:
                 self._take_off(run.prompt_id)
+                if isinstance(exc, ComfyBusy):
+                    deadline.left_s()  # raises, where it was the job's time that was over
                 raise
             if run.pngs or run.error is not None or not run.from_history:
                 return run
@@ -91,17 +98,19 @@ class ComfyClient:
         raise ComfyUnavailable(f"the connection to ComfyUI broke in {SUBMISSIONS} runs of the graph")
 
     def _take_off(self, prompt_id: str) -> None:
-        """Takes a run off the queue or interrupts it, and waits until it is gone."""
-        with contextlib.suppress(ComfyUnavailable):
+        """Takes a run off the queue or interrupts it, and waits until it is gone; else `is_stuck` is set."""
+        end_s = time.monotonic() + INTERRUPT_GRACE_S
+        try:
             self._request("POST", "/queue", {"delete": [prompt_id]})
             self._request("POST", "/interrupt", {"prompt_id": prompt_id})
-            end_s = time.monotonic() + INTERRUPT_GRACE_S
             while self._is_queued(prompt_id):
                 if time.monotonic() > end_s:
                     self.is_stuck = True
                     return
                 time.sleep(INTERRUPT_POLL_S)
             self._forget(prompt_id)
+        except ComfyUnavailable:
+            self.is_stuck = True
 
     def _is_queued(self, prompt_id: str) -> bool:
         """Returns whether a run waits or is under way."""
@@ -112,7 +121,7 @@ class ComfyClient:
         client_id = uuid.uuid4().hex
         try:
             with self._socket(client_id, deadline) as socket:
-                self._submit(graph, client_id, run.prompt_id)
+                self._submit(graph, client_id, run.prompt_id, deadline)
                 self._follow(run, socket, deadline, on_progress)
         except (websocket.WebSocketException, OSError) as exc:
             log.warning("websocket broke", extra={"prompt_id": run.prompt_id, "reason": repr(exc)})
@@ -125,7 +134,7 @@ class ComfyClient:
     def _socket(self, client_id: str, deadline: Deadline) -> Iterator[websocket.WebSocket]:
         socket = websocket.create_connection(
             f"ws://{self._address}/ws?clientId={client_id}",
-            timeout=min(REQUEST_TIMEOUT_S, deadline.left_s()),
+            timeout=min(ANSWER_TIMEOUT_S, deadline.left_s()),
             http_no_proxy=["*"],
         )
         try:
@@ -135,9 +144,9 @@ class ComfyClient:
             # close() leaves the file descriptor open where the server closed first.
             socket.shutdown()  # type: ignore[no-untyped-call]
 
-    def _submit(self, graph: Graph, client_id: str, prompt_id: str) -> None:
+    def _submit(self, graph: Graph, client_id: str, prompt_id: str, deadline: Deadline) -> None:
         body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
-        response = self._request("POST", "/prompt", body)
+        response = self._request("POST", "/prompt", body, min(SUBMIT_TIMEOUT_S, deadline.left_s()))
         try:
             answer = response.json()
         except ValueError:
@@ -166,20 +175,29 @@ class ComfyClient:
     def _ask_history(self, run: Run) -> bool:
         """Returns whether the run is over; lets it finish from its entry in /history.
 
+        A ComfyUI that is too busy to answer is no sign of an end: only the job's deadline ends that.
+
         Raises:
             ComfyUnavailable: ComfyUI knows nothing of the run (it was started again), or is gone.
         """
-        entry = self._json("GET", f"/history/{run.prompt_id}").get(run.prompt_id)
-        if entry is None:
-            # The entry is written when the run leaves the queue: look there first, then once more here.
-            if self._is_queued(run.prompt_id):
-                return False
-            entry = self._json("GET", f"/history/{run.prompt_id}").get(run.prompt_id)
+        try:
+            entry = self._history_entry(run.prompt_id)
             if entry is None:
-                raise ComfyUnavailable("ComfyUI no longer knows the run")
+                # The entry is written when the run leaves the queue: look there first, then once more here.
+                if self._is_queued(run.prompt_id):
+                    return False
+                entry = self._history_entry(run.prompt_id)
+        except ComfyBusy:
+            return False
+        if entry is None:
+            raise ComfyUnavailable("ComfyUI no longer knows the run")
         run.finish_from(entry)
         self._forget(run.prompt_id)
         return True
+
+    def _history_entry(self, prompt_id: str) -> Mapping[str, Any] | None:
+        entry: Mapping[str, Any] | None = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
+        return entry
 
     def _forget(self, prompt_id: str) -> None:
         """Removes the run from ComfyUI's history, which would grow with every job."""
@@ -194,9 +212,13 @@ class ComfyClient:
         except requests.RequestException as exc:
             raise ComfyUnavailable(f"ComfyUI answered HTTP {response.status_code} without JSON") from exc
 
-    def _request(self, method: str, path: str, body: Any = None) -> requests.Response:
+    def _request(
+        self, method: str, path: str, body: Any = None, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> requests.Response:
         try:
-            return self._http.request(method, f"http://{self._address}{path}", json=body, timeout=REQUEST_TIMEOUT_S)
+            return self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
+        except requests.Timeout as exc:
+            raise ComfyBusy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
         except requests.RequestException as exc:
             raise ComfyUnavailable(f"ComfyUI does not answer: {type(exc).__name__}") from exc
 

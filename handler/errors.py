@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 MESSAGE_CHARACTERS = 600
-ABSOLUTE_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|~?/)(?:[^\s'\"`:;,()\[\]{}<>|]+[/\\])+")
+QUOTED_PATH = re.compile(r"""(["'`])(?:[A-Za-z]:\\|\\\\|~?/)[^"'`]*[/\\]([^"'`/\\]*)\1""")
+ABSOLUTE_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\|~?/)(?:[^\s'\"`:;,()\[\]{}<>|]+[/\\])+")
 
 
 class GenerationError(Exception):
@@ -106,5 +107,5 @@ class InternalError(GenerationError):
 def presentable(text: str) -> str:
     """Returns `text` on one line, valid Unicode, absolute paths cut to their last part, at most 600 characters."""
     line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-    line = ABSOLUTE_PATH.sub("", line)
+    line = ABSOLUTE_PATH.sub("", QUOTED_PATH.sub(r"\1\2\1", line))
     return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"

@@ -28,6 +28,10 @@ class Generator:
         self._comfyui = comfyui
         self._settings = settings
 
+    def check(self, raw: object) -> None:
+        """Raises InvalidInput where `generate` would."""
+        validate(raw, self._workflow.parameters)
+
     def start(self) -> None:
         """Starts ComfyUI and waits until it is ready.
 

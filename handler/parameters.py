@@ -14,6 +14,7 @@ from handler.errors import InvalidInput
 SHOWN_CHARACTERS = 40
 SHOWN_FAULTS = 12
 LARGEST_SHOWN_INTEGER = 10**SHOWN_CHARACTERS
+INTEGER_BITS = 64
 
 
 def _is_text(_: TypeChecker, value: object) -> bool:
@@ -28,7 +29,7 @@ def _is_text(_: TypeChecker, value: object) -> bool:
 
 
 def _is_integer(_: TypeChecker, value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= INTEGER_BITS
 
 
 def _is_number(checker: TypeChecker, value: object) -> bool:

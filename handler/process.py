@@ -68,6 +68,7 @@ class ComfyProcess:
         """
         with self._lock:
             if self._running is not None and self._running.client is failed:
+                self._running.child.kill()
                 self._spawn()
 
     def stop(self) -> None:
@@ -76,16 +77,16 @@ class ComfyProcess:
             self._end()
 
     def _wait(self, running: "_Running", deadline: Deadline) -> None:
-        start = Deadline(self._settings.start_timeout_s)
         while not running.client.is_ready():
             status = running.child.poll()
             if status is not None:
                 log.error("ComfyUI ended while starting", extra={"status": status, "last_lines": list(running.tail)})
                 raise ComfyUnavailable(f"ComfyUI ended while starting, exit status {status}")
             try:
-                start.left_s()
+                running.start.left_s()
             except JobTimeout:
                 running.child.kill()
+                running.child.wait()
                 raise ComfyUnavailable(f"ComfyUI was not ready after {self._settings.start_timeout_s:g} s") from None
             deadline.sleep(READY_POLL_S)
         running.ready = True
@@ -104,7 +105,8 @@ class ComfyProcess:
             raise ComfyUnavailable("ComfyUI is not installed where COMFYUI_DIR says") from exc
         except OSError as exc:
             raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
-        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch)
+        start = Deadline(self._settings.start_timeout_s)
+        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start)
         threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()
         log.info("ComfyUI starts", extra={"pid": child.pid, "port": port})
 
@@ -130,6 +132,7 @@ class _Running:
     child: subprocess.Popen[bytes]
     client: ComfyClient
     scratch: tempfile.TemporaryDirectory[str]
+    start: Deadline
     tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=TAIL_LINES))
     ready: bool = False
 
@@ -182,7 +185,7 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
         str(comfyui / "venv" / "bin" / "python"),
         "-u",
         str(Path(__file__).with_name("comfyui_main.py")),
-        str(comfyui / "app" / "main.py"),
+        *(str(scratch), str(comfyui / "app" / "main.py")),
         *("--listen", HOST, "--port", str(port)),
         *("--base-directory", str(comfyui / "data"), "--models-directory", str(settings.models_dir)),
         *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),

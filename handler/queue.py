@@ -62,10 +62,10 @@ def make_handler(generator: Generator, settings: Settings, on_progress: OnProgre
     return handle
 
 
-def printed(handle: Handler) -> Handler:
-    """Returns `handle` with each result also printed to standard output, in the shape of RunPod's API.
+def printed(handle: Handler, results: list[dict[str, Any]]) -> Handler:
+    """Returns `handle` with each result also appended to `results` and printed, in the shape of RunPod's API.
 
-    One line of JSON; on a terminal, long texts are cut.
+    One line of JSON on standard output; on a terminal, long texts are cut.
     """
 
     async def handle_and_print(job: Job) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def printed(handle: Handler) -> Handler:
         result = {"id": job.get("id")} | (
             {"status": "FAILED", "error": error} if error else {"status": "COMPLETED", "output": output}
         )
+        results.append(result)
         print(json.dumps(_for_terminal(result) if sys.stdout.isatty() else result), flush=True)  # noqa: T201
         return output
 

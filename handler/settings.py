@@ -1,9 +1,10 @@
 """Settings, read from environment variables of the same names in capitals."""
 
+import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,3 +29,14 @@ class Settings(BaseSettings):
     models_dir: Path = Field(ROOT / "models", description="ComfyUI's models folder")
     workflows_dir: Path = Field(ROOT / "workflows", description="where the stored workflows are")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("comfyui_args")
+    @classmethod
+    def _splits_into_arguments(cls, value: str) -> str:
+        shlex.split(value)  # raises ValueError where a quotation is not closed
+        return value

@@ -97,6 +97,8 @@ def _fits(kind: str, parts: list[torch.Tensor], shape: torch.Size) -> bool:
     if kind == "diff":
         (diff,) = parts
         return diff.ndim == len(shape) and all(new >= old for new, old in zip(diff.shape, shape, strict=True))
+    if min(part.ndim for part in parts) < 2:
+        return False
     up, down = (part.flatten(1) for part in parts)
     return up.shape[1] == down.shape[0] and (up.shape[0], down.shape[1]) == (shape[0], shape[1:].numel())
 

@@ -7,7 +7,10 @@ from handler.errors import GenerationError, NodeFailed, presentable
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("No such file: '/srv/models/a b/x.safetensors'", "No such file: 'a b/x.safetensors'"),
+        ("No such file: '/srv/models/a b/x.safetensors'", "No such file: 'x.safetensors'"),
+        ('"/srv/a b/c d.txt" and `~/e f/g`', '"c d.txt" and `g`'),
+        (r"cannot open '\\host\share x\y.txt'", "cannot open 'y.txt'"),
+        (r"cannot open \\host\share\y.txt", "cannot open y.txt"),
         ("cannot open /opt/app/models/x.safetensors", "cannot open x.safetensors"),
         (r"cannot open C:\models\x.safetensors now", "cannot open x.safetensors now"),
         ("~/secret/place.txt", "place.txt"),

@@ -8,7 +8,7 @@ import pytest
 
 from handler.comfy import ComfyClient
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, JobCancelled
+from handler.errors import ComfyUnavailable, GenerationError, JobCancelled, JobTimeout
 from handler.process import ComfyProcess
 from handler.settings import Settings
 
@@ -64,6 +64,18 @@ def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
         process.client(Deadline(60))
     process.stop()
     assert process.pid is None
+
+
+def test_a_start_that_outlasts_the_jobs_is_given_up(installed):
+    """Jobs shorter than the start end one by one by their own deadlines; the start by its own, all the same."""
+    process = installed("exec sleep 600", start_timeout_s=1.0)
+    ends = []
+    for _ in range(4):
+        try:
+            process.client(Deadline(0.4))
+        except GenerationError as exc:
+            ends.append(type(exc))
+    assert ends == [JobTimeout, JobTimeout, ComfyUnavailable, JobTimeout]
 
 
 def test_a_cancelled_job_does_not_wait_for_the_start(installed):

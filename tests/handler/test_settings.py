@@ -17,6 +17,8 @@ def test_environment_variables_set_them(monkeypatch):
     monkeypatch.setenv("JOB_TIMEOUT_S", "12.5")
     monkeypatch.setenv("LOG_LEVEL", "")
     assert (Settings().profile, Settings().job_timeout_s, Settings().log_level) == ("tiny", 12.5, "INFO")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert Settings().log_level == "DEBUG"
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ def test_environment_variables_set_them(monkeypatch):
         ("JOB_TIMEOUT_S", "nan"),
         ("WORKFLOW", "../../etc/passwd"),
         ("REPLY_LIMIT_BYTES", "0"),
+        ("COMFYUI_ARGS", "--fast 'x"),
     ],
 )
 def test_a_wrong_value_is_refused(monkeypatch, name, value):

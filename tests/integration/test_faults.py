@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from test_jobs import job, picture, works
@@ -68,6 +70,21 @@ def test_comfyui_killed_between_jobs(own_comfyui, settings, small):
     assert works(handle, small)
 
 
+def test_comfyui_hangs_in_a_job(own_comfyui, settings, small):
+    """A ComfyUI that is stopped, not dead: the job ends soon after its deadline, the next finds a fresh ComfyUI."""
+    from handler.queue import make_handler
+
+    generator = Generator(load(settings), own_comfyui, settings)
+    hung_pid = own_comfyui.pid
+    threading.Timer(1.0, os.kill, (hung_pid, signal.SIGSTOP)).start()
+    before = time.monotonic()
+    with pytest.raises(JobTimeout):
+        generator.generate(LONG, Deadline(3))
+    assert time.monotonic() - before < 12
+    assert own_comfyui.pid != hung_pid
+    assert works(make_handler(generator, settings), small)
+
+
 def test_a_job_that_takes_too_long(comfyui, settings, handle, small):
     """At its deadline the run is interrupted: the error comes soon after, and ComfyUI is not started again for it."""
     pid = comfyui.pid
@@ -112,7 +129,7 @@ def test_the_event_loop_stays_free(handle, small):
 
 
 def test_comfyui_ends_when_the_worker_is_killed(settings):
-    """SIGKILL of the worker leaves no ComfyUI behind."""
+    """SIGKILL of the worker leaves no ComfyUI behind, and nothing of it on disk."""
     program = (
         "from handler.process import ComfyProcess\n"
         "from handler.settings import Settings\n"
@@ -124,12 +141,15 @@ def test_comfyui_ends_when_the_worker_is_killed(settings):
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as worker:
         pid = int(worker.stdout.readline())
-        os.kill(pid, 0)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        scratch = Path(command[command.index(b"--output-directory") + 1].decode()).parent
+        assert scratch.is_dir()
         worker.kill()
     end_s = time.monotonic() + 10
     while time.monotonic() < end_s and is_running(pid):
         time.sleep(0.1)
     assert not is_running(pid)
+    assert not scratch.exists()
 
 
 def is_running(pid):
