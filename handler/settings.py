@@ -16,8 +16,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
     workflow: str = Field("txt2img_alpha", pattern=r"^[\w-]+$", description="name of the file in workflows/")
-    profile: Literal["auto", "sdxl", "tiny"] = Field(
-        "auto", description="auto: sdxl where all its weights are there, else tiny"
+    profile: str = Field(
+        "auto",
+        pattern=r"^[\w-]+$",
+        description="sdxl, a file in workflows/profiles/, or auto: sdxl where all its weights are there, else tiny",
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where one is seen")
     job_timeout_s: float = Field(540.0, gt=0, le=86_400, description="longest time from taking a job to its reply")

@@ -93,7 +93,8 @@ def build(name: str, graph: object, params: object, profile: str, overrides: obj
         graph: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, ComfyUI's API format.
         params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
         profile: what the reply calls the overrides.
-        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema word: value}}}`.
+        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema word: value}},
+            "models": …}`, each optional; its models take the place of those in params.
 
     Raises:
         WorkflowInvalid: with every fault found.
@@ -115,7 +116,8 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
                 graph[ids[title]]["inputs"][input_name] = literal
     parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
     info = {key: _place(entry) for key, entry in params["info"].items()}
-    models = [_place(entry) for entry in params["models"]]
+    model_entries = overrides.get("models", params["models"])
+    models = [_place(entry) for entry in model_entries]
     output = params["output"]
     size = (_place(output["width"]), _place(output["height"]))
     set_by_callers = [Place(parameter.node, parameter.input) for parameter in parameters]
@@ -136,7 +138,7 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
         titles=titles,
         models=tuple(
             ModelFile(entry["folder"], graph[ids[place.node]]["inputs"][place.input])
-            for entry, place in zip(params["models"], models, strict=True)
+            for entry, place in zip(model_entries, models, strict=True)
         ),
         warm_up=params["warm_up"],
         _graph=graph,

@@ -63,9 +63,9 @@ class Setup:
         return environment.ensure(self.uv, self._environment(".comfyui/venv", "comfyui"), self.dev, say)
 
     def _models(self, _: Say) -> str:
-        script = self.root / "scripts/make-tiny-models"
+        script = self.root / "scripts/make-random-models"
         if not script.exists():
-            return "skipped (no scripts/make-tiny-models)"
+            return "skipped (no scripts/make-random-models)"
         python = self._environment(".comfyui/venv", "comfyui").python
         done = command.run([python, script], timeout_s=MODELS_TIMEOUT_S, visible=True)
         if done.returncode != 0:

@@ -10,6 +10,7 @@ import comfy.supported_models
 import torch
 
 from . import patch, weights
+from .sd15 import SharingCache, apply_attention_sharing
 
 PATCH_OF_CONFIG = {
     "SDXL, Attention Injection": "layer_xl_transparent_attn.safetensors",
@@ -30,7 +31,11 @@ def patch_input() -> tuple[Any, ...]:
 
 
 class LayeredDiffusionApply:
-    """Patches an SDXL model so that it samples latents with transparency."""
+    """Patches a model so that it samples latents with transparency.
+
+    Weight 0 leaves an SDXL model as it is, for checkpoints that scripts/merge-patch has made; for
+    SD 1.5 the weight does not count, as in the old pack.
+    """
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply"
@@ -47,6 +52,9 @@ class LayeredDiffusionApply:
             "optional": {"patch_name": patch_input()},
         }
 
+    def __init__(self) -> None:
+        self._sharing: SharingCache = {}
+
     def apply(
         self,
         model: comfy.model_patcher.ModelPatcher,
@@ -58,10 +66,20 @@ class LayeredDiffusionApply:
 
         Raises:
             FileNotFoundError: the patch file is missing.
-            ValueError: another family than SDXL, or a file that cannot be read.
+            ValueError: a model of another family than the config's, or one that has the patch in its
+                weights already, or a file that cannot be read.
             PatchError: any part of the patch does not fit the model.
         """
+        if config == SD15_CONFIG:
+            _check_family(model, config, "SD 1.5", (comfy.supported_models.SD15, comfy.supported_models.SD20))
+            name = SD15_PATCH if patch_name == weights.AUTO else patch_name
+            return (apply_attention_sharing(model, name, cache=self._sharing),)
         _check_family(model, config, "SDXL", comfy.supported_models.SDXL)
+        if weight == 0:
+            return (model.clone(),)
+        merged = weights.merged_patch(model)
+        if merged is not None:
+            raise ValueError(f"the checkpoint already has {merged} in its weights, expected weight 0 with it")
         name = PATCH_OF_CONFIG[config] if patch_name == weights.AUTO else patch_name
         return (_patched(model, name, weight),)
 

@@ -6,10 +6,13 @@
 from .apply import LayeredDiffusionApply, LayeredDiffusionCondApply, LayeredDiffusionDiffApply
 from .decode import LayeredDiffusionDecode, LayeredDiffusionDecodeRGBA, LayeredDiffusionDecodeSplit
 from .output import SaveAlphaImageWebsocket
+from .sd15 import LayeredDiffusionCondJointApply, LayeredDiffusionJointApply
 
 NODE_CLASS_MAPPINGS = {
     "LayeredDiffusionApply": LayeredDiffusionApply,
+    "LayeredDiffusionJointApply": LayeredDiffusionJointApply,
     "LayeredDiffusionCondApply": LayeredDiffusionCondApply,
+    "LayeredDiffusionCondJointApply": LayeredDiffusionCondJointApply,
     "LayeredDiffusionDiffApply": LayeredDiffusionDiffApply,
     "LayeredDiffusionDecode": LayeredDiffusionDecode,
     "LayeredDiffusionDecodeRGBA": LayeredDiffusionDecodeRGBA,
@@ -19,7 +22,9 @@ NODE_CLASS_MAPPINGS = {
 
 NODE_DISPLAY_NAME_MAPPINGS = {
     "LayeredDiffusionApply": "Layer Diffuse Apply",
+    "LayeredDiffusionJointApply": "Layer Diffuse Joint Apply",
     "LayeredDiffusionCondApply": "Layer Diffuse Cond Apply",
+    "LayeredDiffusionCondJointApply": "Layer Diffuse Cond Joint Apply",
     "LayeredDiffusionDiffApply": "Layer Diffuse Diff Apply",
     "LayeredDiffusionDecode": "Layer Diffuse Decode",
     "LayeredDiffusionDecodeRGBA": "Layer Diffuse Decode (RGBA)",

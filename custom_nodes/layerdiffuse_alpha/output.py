@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The node that sends the finished picture."""
 
+import json
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from comfy.cli_args import args
 from server import PromptServer
 
 from . import png
@@ -31,25 +34,50 @@ class SaveAlphaImageWebsocket:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"images": ("IMAGE",)}}
+        return {
+            "required": {"images": ("IMAGE",)},
+            "optional": {
+                "metadata": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Write the graph into the PNG, so that the GUI can restore it."},
+                ),
+                "zero_hidden_colour": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Make the colour of fully transparent pixels black."},
+                ),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
         """Makes the node run every time: a cached result would send no picture."""
         return time.monotonic()
 
-    def send(self, images: torch.Tensor) -> dict[str, Any]:
+    def send(
+        self,
+        images: torch.Tensor,
+        metadata: bool = False,
+        zero_hidden_colour: bool = False,
+        prompt: Mapping[str, Any] | None = None,
+        extra_pnginfo: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Raises ValueError where a picture has no alpha channel or values that are not finite."""
         if images.shape[-1] != 4:
             raise ValueError(f"images have {images.shape[-1]} channels, expected 4 (red, green, blue, alpha)")
-        if not torch.isfinite(images).all():
-            raise ValueError("images hold NaN or infinite values")
         server = PromptServer.instance
+        text = _graph_as_text(prompt, extra_pnginfo) if metadata and not args.disable_metadata else {}
         reports = []
-        for rgba in images:
-            encoded = png.encode(rgba)
-            server.send_sync(IMAGE_EVENT, PNG_FORMAT + encoded, server.client_id)
+        for rgba, statistics in zip(images, png.alpha_statistics(images), strict=True):
+            message = b"".join((PNG_FORMAT, *png.parts(rgba, text, zero_hidden_colour)))
+            server.send_sync(IMAGE_EVENT, message, server.client_id)
             height, width = rgba.shape[:2]
-            sizes = {"width": width, "height": height, "size_bytes": len(encoded)}
-            reports.append(asdict(png.alpha_statistics(rgba)) | sizes)
+            sizes = {"width": width, "height": height, "size_bytes": len(message) - len(PNG_FORMAT)}
+            reports.append(asdict(statistics) | sizes)
         return {"ui": {"alpha": reports}}
+
+
+def _graph_as_text(prompt: Mapping[str, Any] | None, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
+    """Returns keyword -> JSON, the chunks by which the GUI restores a graph (ComfyUI 0.30 nodes.py SaveImage)."""
+    values = ({} if prompt is None else {"prompt": prompt}) | dict(extra_pnginfo or {})
+    return {keyword: json.dumps(value) for keyword, value in values.items()}

@@ -1,14 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""RGBA picture -> PNG bytes and what its alpha is like."""
+"""RGBA picture -> PNG bytes and what its alpha is like.
 
+PNG: W3C Portable Network Graphics, third edition. Every row has the filter "Average" and deflate is
+ISA-L's: of the filters that NumPy computes in about a millisecond it gives the fewest bytes on
+natural pictures (benchmarks/png.py has the comparison). Where `isal` is not installed, Pillow encodes.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
+import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+try:
+    from isal import isal_zlib
+except ImportError:  # the pack works in any ComfyUI, only slower
+    isal_zlib = None
 
 TRANSPARENT_BELOW = 0.02
 OPAQUE_ABOVE = 0.98
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+BYTES_PER_PIXEL = 4
+BIT_DEPTH = 8
+RGBA_COLOUR_TYPE = 6
+AVERAGE = 3
+ISAL_LEVEL = 1  # levels 2 and 3 are slower and hardly smaller on filtered rows
 
 
 @dataclass(frozen=True)
@@ -20,17 +43,90 @@ class AlphaStatistics:
     mean: float
 
 
-def alpha_statistics(rgba: torch.Tensor) -> AlphaStatistics:
-    """Returns the statistics of one picture, (H, W, 4) in [0, 1]: alpha under 0.02, over 0.98, mean."""
-    alpha = rgba[..., 3].float()
-    shares = torch.stack(((alpha < TRANSPARENT_BELOW).float().mean(), (alpha > OPAQUE_ABOVE).float().mean()))
-    transparent, opaque = shares.tolist()
-    return AlphaStatistics(transparent, opaque, alpha.mean().item())
+def alpha_statistics(images: torch.Tensor) -> list[AlphaStatistics]:
+    """Returns the statistics of each picture: shares of alpha under 0.02 and over 0.98, mean alpha.
+
+    Waits for the device once, however many pictures there are.
+
+    Args:
+        images: (B, H, W, 4) in [0, 1].
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    values = list(images.aminmax())  # both are NaN where any value is
+    for alpha in images[..., 3].float():
+        values += [(alpha < TRANSPARENT_BELOW).float().mean(), (alpha > OPAQUE_ABOVE).float().mean(), alpha.mean()]
+    least, greatest, *shares = torch.stack([value.float() for value in values]).tolist()
+    if not (math.isfinite(least) and math.isfinite(greatest)):
+        raise ValueError("images hold NaN or infinite values")
+    return list(map(AlphaStatistics, shares[0::3], shares[1::3], shares[2::3]))
 
 
-def encode(rgba: torch.Tensor) -> bytes:
-    """Returns one picture, (H, W, 4) in [0, 1], as an 8-bit RGBA PNG without metadata."""
-    quantised = rgba.mul(255.0).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+def encode(rgba: torch.Tensor, text: Mapping[str, str] | None = None, zero_hidden_colour: bool = False) -> bytes:
+    """Returns one picture, (H, W, 4) in [0, 1], as an 8-bit RGBA PNG; for the arguments see `parts`."""
+    return b"".join(parts(rgba, text, zero_hidden_colour))
+
+
+def parts(rgba: torch.Tensor, text: Mapping[str, str] | None = None, zero_hidden_colour: bool = False) -> list[bytes]:
+    """Returns the bytes of a PNG in parts, so that who sends it joins megabytes once.
+
+    Args:
+        rgba: (H, W, 4) in [0, 1], straight alpha, on any device; values are rounded to 1/255.
+        text: keyword -> text, stored as Pillow and so ComfyUI's SaveImage stores it.
+        zero_hidden_colour: makes the colour of pixels whose rounded alpha is zero black.
+    """
+    pixels = quantise(rgba, zero_hidden_colour)
+    info = PngInfo()
+    for keyword, value in (text or {}).items():
+        info.add_text(keyword, value)
+    return _by_pillow(pixels, info) if isal_zlib is None else _by_isal(pixels, info)
+
+
+def quantise(rgba: torch.Tensor, zero_hidden_colour: bool = False) -> np.ndarray:
+    """Returns (H, W, 4) uint8, contiguous; computed on the device of `rgba`, then copied once."""
+    packed = rgba.float().mul(255.0).round_().clamp_(0, 255).to(torch.uint8).contiguous()
+    if zero_hidden_colour:
+        packed.mul_(packed[..., 3:] > 0)
+    return packed.cpu().numpy()
+
+
+def filtered(pixels: np.ndarray) -> np.ndarray:
+    """Returns (H, 1 + 4 W) uint8: each row's filter type, then its bytes less the mean of left and above.
+
+    Args:
+        pixels: (H, W, 4) uint8.
+    """
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, width * BYTES_PER_PIXEL)
+    above, predicted = np.zeros_like(rows), np.zeros_like(rows)
+    above[1:] = rows[:-1]
+    predicted[:, BYTES_PER_PIXEL:] = rows[:, :-BYTES_PER_PIXEL]
+    # floor((a + b) / 2) without a ninth bit
+    common = predicted & above
+    predicted ^= above
+    predicted >>= 1
+    predicted += common
+    result = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    result[:, 0] = AVERAGE
+    np.subtract(rows, predicted, out=result[:, 1:])
+    return result
+
+
+def _by_isal(pixels: np.ndarray, info: PngInfo) -> list[bytes]:
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, BIT_DEPTH, RGBA_COLOUR_TYPE, 0, 0, 0)
+    stream = isal_zlib.compress(filtered(pixels), ISAL_LEVEL)
+    texts = [(kind, body) for kind, body, *_ in info.chunks]
+    found = [SIGNATURE]
+    for kind, body in ((b"IHDR", header), *texts, (b"IDAT", stream), (b"IEND", b"")):
+        checksum = isal_zlib.crc32(body, zlib.crc32(kind))
+        found += (struct.pack(">I4s", len(body), kind), body, struct.pack(">I", checksum))
+    return found
+
+
+def _by_pillow(pixels: np.ndarray, info: PngInfo) -> list[bytes]:
+    # Run lengths only: about the bytes of level 4 in less than half its time.
     buffer = BytesIO()
-    Image.fromarray(quantised, "RGBA").save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=info)
+    return [buffer.getvalue()]

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finds and reads LayerDiffuse weights in ComfyUI's `layer_model` folders; never downloads."""
 
+import json
 from pathlib import Path
 
+import comfy.model_patcher
 import comfy.utils
 import folder_paths
+import safetensors
 import torch
 
+MERGED = "layerdiffuse_merged"  # metadata of a checkpoint that has a patch in its weights
 FOLDER = "layer_model"
 AUTO = "auto"
 
@@ -17,6 +21,21 @@ folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOL
 def choices() -> list[str]:
     """Returns "auto" and the names of all weight files that are there now."""
     return [AUTO, *folder_paths.get_filename_list(FOLDER)]
+
+
+def merged_patch(model: comfy.model_patcher.ModelPatcher) -> str | None:
+    """Returns the name of the patch that scripts/merge-patch put into the model's checkpoint, if any.
+
+    ComfyUI drops a checkpoint's metadata, but a model knows the file that it came from
+    (`cached_patcher_init`, ComfyUI 0.30 comfy/sd.py); where it does not, nothing is known.
+    """
+    try:
+        path = model.cached_patcher_init[1][0]
+        with safetensors.safe_open(path, "pt") as checkpoint:
+            entry = (checkpoint.metadata() or {}).get(MERGED)
+        return None if entry is None else str(json.loads(entry)["patch"])
+    except (AttributeError, TypeError, IndexError, KeyError, ValueError, OSError, safetensors.SafetensorError):
+        return None
 
 
 def load(name: str) -> dict[str, torch.Tensor]:

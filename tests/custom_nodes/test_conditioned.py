@@ -151,7 +151,7 @@ def test_latents_that_do_not_go_together_are_refused(model, conditionings):
 
 
 def test_another_branch_of_the_graph_does_not_matter(model, conditionings, write_patch):
-    """With the model still loaded in the widened form of one branch, the patch of another is checked against the base."""
+    """Still loaded in the widened form of one branch, the model is checked against another patch in its base form."""
     arguments = {"config": "SDXL, Foreground", "weight": 1.0, "patch_name": "wide.safetensors"}
     write_patch(12)
     both = latents(["blended_latent", "latent"])

@@ -1,4 +1,5 @@
 import io
+import json
 import struct
 from types import SimpleNamespace
 
@@ -48,7 +49,7 @@ def test_inputs_and_outputs_are_those_of_the_old_pack():
         assert list(decode["required"]) == ["samples", "images", "sd_version", "sub_batch_size"]
         assert decode["required"]["sd_version"] == (["SD15", "SDXL"], {"default": "SDXL"})
         assert decode["required"]["sub_batch_size"] == ("INT", {"default": 16, "min": 1, "max": 4096, "step": 1})
-        assert list(decode["optional"]) == ["decoder_name"]
+        assert list(decode["optional"]) == ["decoder_name", "passes"]
         assert outputs == node.RETURN_TYPES
 
 
@@ -105,17 +106,13 @@ def test_sizes_that_do_not_go_together_are_refused(images, samples, reason):
         )
 
 
-def test_what_is_not_supported_says_so(model):
-    """Options of the old pack that are not there yet, and models of other families, are clear errors."""
-    with pytest.raises(ValueError, match="SD15, Attention Injection, attn_sharing' is not supported"):
-        nodes.LayeredDiffusionApply().apply(model, "SD15, Attention Injection, attn_sharing", 1.0)
-    with pytest.raises(ValueError, match="'SD15' is not supported"):
-        nodes.LayeredDiffusionDecode().decode(
-            {"samples": torch.zeros(1, 4, 8, 8)}, torch.zeros(1, 64, 64, 3), "SD15", 1
-        )
-    other = SimpleNamespace(model=SimpleNamespace(model_config=comfy.supported_models.SD15({})))
+def test_models_of_another_family_are_refused(model):
+    """Each config says which family it needs and which it got."""
+    sd15 = SimpleNamespace(model=SimpleNamespace(model_config=comfy.supported_models.SD15({})))
     with pytest.raises(ValueError, match="needs an SDXL model, got SD15"):
-        nodes.LayeredDiffusionApply().apply(other, "SDXL, Attention Injection", 1.0)
+        nodes.LayeredDiffusionApply().apply(sd15, "SDXL, Attention Injection", 1.0)
+    with pytest.raises(ValueError, match=r"needs an SD 1\.5 model, got TinySDXL"):
+        nodes.LayeredDiffusionApply().apply(model, "SD15, Attention Injection, attn_sharing", 1.0)
 
 
 def test_output_node_sends_exact_pixels_and_reports_alpha(sent):
@@ -140,6 +137,63 @@ def test_output_node_sends_exact_pixels_and_reports_alpha(sent):
         "height": 64,
         "size_bytes": len(message) - 4,
     }
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("disabled", [True, False])
+def test_output_node_writes_the_graph_only_when_asked_and_allowed(sent, monkeypatch, metadata, disabled):
+    """The chunks are those of ComfyUI's SaveImage, with `metadata` on and without `--disable-metadata`; else none."""
+    monkeypatch.setattr(output.args, "disable_metadata", disabled)
+    graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "ein grüner Apfel 🍏"}}}
+    more = {"workflow": {"nodes": [], "title": "林檎"}, "größe": [1, 2.5, None]}
+    nodes.SaveAlphaImageWebsocket().send(torch.rand(1, 64, 64, 4), metadata, prompt=graph, extra_pnginfo=more)
+    text = Image.open(io.BytesIO(sent[0][1][4:])).text
+    if metadata and not disabled:
+        assert list(text) == ["prompt", "workflow", "größe"]
+        assert {key: json.loads(value) for key, value in text.items()} == {"prompt": graph, **more}
+    else:
+        assert text == {}
+
+
+def test_output_node_writes_what_saveimage_writes(sent, monkeypatch, tmp_path):
+    """Text chunks and pixels, of values that are whole 255ths, equal those of the real SaveImage."""
+    import nodes as comfy_nodes
+
+    monkeypatch.setattr(output.args, "disable_metadata", False)
+    images = (torch.arange(64 * 64 * 4).reshape(1, 64, 64, 4) % 256 + 0.25) / 255
+    hidden = {"prompt": {"1": {"inputs": {"text": "é🍎"}}}, "extra_pnginfo": {"workflow": {"title": "林檎"}}}
+    saver = comfy_nodes.SaveImage()
+    saver.output_dir = str(tmp_path)
+    saver.save_images(images, **hidden)
+    (path,) = tmp_path.glob("*.png")
+    nodes.SaveAlphaImageWebsocket().send(images, metadata=True, **hidden)
+    with Image.open(path) as theirs, Image.open(io.BytesIO(sent[0][1][4:])) as ours:
+        assert ours.text == theirs.text
+        assert list(ours.text) == ["prompt", "workflow"]
+        assert np.array_equal(np.array(ours), np.array(theirs))
+
+
+def test_output_node_zeroes_hidden_colour_when_asked(sent):
+    """Colour under zero alpha is sent as it is, or black with `zero_hidden_colour`."""
+    rgba = torch.full((1, 64, 64, 4), 0.5)
+    rgba[..., 3] = 0
+    node = nodes.SaveAlphaImageWebsocket()
+    reports = [node.send(rgba, zero_hidden_colour=wanted)["ui"]["alpha"][0] for wanted in (False, True)]
+    kept, zeroed = (np.array(Image.open(io.BytesIO(message[4:]))) for _, message, _ in sent)
+    assert kept[0, 0].tolist() == [128, 128, 128, 0]
+    assert zeroed.max() == 0
+    assert [report["transparent"] for report in reports] == [1.0, 1.0]
+
+
+def test_output_nodes_new_inputs_are_optional_and_off():
+    """A workflow that gives only `images` stays valid; ComfyUI fills in the graph by itself."""
+    inputs = nodes.SaveAlphaImageWebsocket.INPUT_TYPES()
+    assert list(inputs["required"]) == ["images"]
+    assert {name: options["default"] for name, (_, options) in inputs["optional"].items()} == {
+        "metadata": False,
+        "zero_hidden_colour": False,
+    }
+    assert inputs["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -4,12 +4,17 @@ The old node pack handed over `("lora", [up, down])` tuples, which ComfyUI since
 ignores: the job succeeds and the picture is opaque.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import comfy.model_management
 import pytest
 import torch
 from layerdiffuse_alpha import nodes, patch, weights
 from safetensors.torch import save_file
 
+ROOT = Path(__file__).parents[2]
 ATTENTION = "SDXL, Attention Injection"
 CONV = "SDXL, Conv Injection"
 TINY_PATCH = "tiny_transparent_attn.safetensors"
@@ -100,3 +105,23 @@ def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
     assert_weights(base, found, {})
     with pytest.raises(AssertionError):
         assert_weights(base, found, low_rank_differences(weights.load(TINY_PATCH)))
+
+
+def test_a_merged_checkpoint_is_not_patched_again(checkpoint, tmp_path, monkeypatch):
+    """With a checkpoint that has the patch in its weights, weight 1 is an error and weight 0 the merged model."""
+    import folder_paths
+    import nodes as comfy_nodes
+
+    output = tmp_path / "tiny_merged.safetensors"
+    command = [sys.executable, ROOT / "scripts" / "merge_patch.py", "--checkpoint", "tiny_sdxl.safetensors"]
+    command += ["--patch", TINY_PATCH, "--output", output]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
+    merged, _, _ = comfy_nodes.CheckpointLoaderSimple().load_checkpoint(output.name)
+    with pytest.raises(ValueError, match=rf"already has {TINY_PATCH} in its weights"):
+        nodes.LayeredDiffusionApply().apply(merged, ATTENTION, 1.0, TINY_PATCH)
+    (unpatched,) = nodes.LayeredDiffusionApply().apply(merged, ATTENTION, 0.0, "absent.safetensors")
+    (patched,) = nodes.LayeredDiffusionApply().apply(checkpoint[0], ATTENTION, 1.0, TINY_PATCH)
+    expected = weights_in_use(patched)
+    for key, value in weights_in_use(unpatched).items():
+        assert (value - expected[key]).abs().max() <= 2**-10 * expected[key].abs().max() + 1e-6, key

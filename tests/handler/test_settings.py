@@ -24,7 +24,7 @@ def test_environment_variables_set_them(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PROFILE", "huge"),
+        ("PROFILE", "../x"),
         ("JOB_TIMEOUT_S", "-1"),
         ("JOB_TIMEOUT_S", "soon"),
         ("JOB_TIMEOUT_S", "nan"),

@@ -79,7 +79,7 @@ def test_a_bad_test_input_names_every_fault():
         (["worker", "--test_input", '{"prompt": "x"}'], {}, "must be an object with an"),
         (["worker"], {}, "no jobs to take"),
         ([], {}, "no jobs to take"),
-        (["worker"], {"PROFILE": "huge"}, "PROFILE: Input should be 'auto', 'sdxl' or 'tiny'"),
+        (["worker"], {"START_TIMEOUT_S": "soon"}, "START_TIMEOUT_S: Input should be a valid number"),
         (["worker", "--rp_serve_api"], {"WORKFLOW": "absent"}, "workflow_invalid: absent.json cannot be read"),
         (["generate", "-o", "/no/such/folder/x.png"], {}, "/no/such/folder/x.png cannot be written: No such file"),
         (["generate", "-o", "/proc/x.png"], {}, "/proc/x.png cannot be written"),
