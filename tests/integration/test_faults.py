@@ -21,13 +21,18 @@ from handler.stored import load
 LONG = {"prompt": "x", "seed": 1, "width": 512, "height": 512, "num_inference_steps": 60}
 
 
-@pytest.fixture
-def own_comfyui(settings):
-    """A ComfyUI of the test's own, to be killed."""
+@pytest.fixture(scope="module")
+def victim(settings):
     process = ComfyProcess(settings)
-    process.client(Deadline(120))
     yield process
     process.stop()
+
+
+@pytest.fixture
+def own_comfyui(victim):
+    """A ComfyUI of these tests' own, to be killed."""
+    victim.client(Deadline(120))
+    return victim
 
 
 async def after_first_step(handle, act):
