@@ -25,11 +25,6 @@ LATENT_CHANNELS = 4
 Conditioning = list[list[Any]]
 
 
-def patch_input() -> tuple[Any, ...]:
-    """Returns the input that the old pack does not have: which patch file."""
-    return (weights.choices(), {"default": weights.AUTO, "tooltip": "auto: the file of the config"})
-
-
 class LayeredDiffusionApply:
     """Patches a model so that it samples latents with transparency.
 
@@ -49,7 +44,7 @@ class LayeredDiffusionApply:
                 "config": ([*PATCH_OF_CONFIG, SD15_CONFIG],),
                 "weight": WEIGHT,
             },
-            "optional": {"patch_name": patch_input()},
+            "optional": {"patch_name": weights.patch_input()},
         }
 
     def __init__(self) -> None:
@@ -104,7 +99,7 @@ class _ConditionedApply:
                 "config": ([*cls.PATCH_OF_CONFIG],),
                 "weight": WEIGHT,
             },
-            "optional": {"patch_name": patch_input()},
+            "optional": {"patch_name": weights.patch_input()},
         }
 
     def _apply(

@@ -113,7 +113,7 @@ class LayeredDiffusionJointApply:
                 "fg_cond": ("CONDITIONING",),
                 "bg_cond": ("CONDITIONING",),
                 "blended_cond": ("CONDITIONING",),
-                "patch_name": _patch_name(),
+                "patch_name": weights.patch_input(),
             },
         }
 
@@ -150,7 +150,7 @@ class LayeredDiffusionCondJointApply:
             "optional": {
                 "cond": ("CONDITIONING",),
                 "blended_cond": ("CONDITIONING",),
-                "patch_name": _patch_name(),
+                "patch_name": weights.patch_input(),
             },
         }
 
@@ -170,10 +170,6 @@ class LayeredDiffusionCondJointApply:
         file_name = _file(FILE_OF_COND_JOINT_CONFIG, config, patch_name)
         patched = apply_attention_sharing(model, file_name, COND_JOINT_FRAMES, image, self._cache)
         return (_with_conds(patched, {"cond": cond, "blended_cond": blended_cond}),)
-
-
-def _patch_name() -> tuple[list[str], dict[str, str]]:
-    return weights.choices(), {"default": weights.AUTO, "tooltip": "auto: the file of the config"}
 
 
 def _file(file_of_config: dict[str, str], config: str, patch_name: str) -> str:

@@ -23,6 +23,11 @@ def choices() -> list[str]:
     return [AUTO, *folder_paths.get_filename_list(FOLDER)]
 
 
+def patch_input() -> tuple[list[str], dict[str, str]]:
+    """Returns the input of the patching nodes that the old pack does not have: which patch file."""
+    return choices(), {"default": AUTO, "tooltip": "auto: the file of the config"}
+
+
 def merged_patch(model: comfy.model_patcher.ModelPatcher) -> str | None:
     """Returns the name of the patch that scripts/merge-patch put into the model's checkpoint, if any.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.errors import BadPicture, JobCancelled, NodeFailed
+from handler.errors import BadPicture, GenerationError, JobCancelled, NodeFailed
 from handler.events import Message, Picture, Run, parse_binary, parse_text
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
@@ -165,9 +165,12 @@ def test_any_bytes_are_a_picture_or_nothing(frame):
 
 @given(st.sampled_from(["executing", "executed", "progress", "execution_error", "execution_interrupted"]), st.data())
 def test_any_data_of_a_known_message_is_taken(kind, data):
-    """Known messages with missing or strange members do not raise."""
+    """Known messages with missing or strange members do not raise; without a picture the run has no result."""
     members = st.dictionaries(
         st.sampled_from(["node", "output", "value", "max", "exception_type", "exception_message", "node_type"]),
         st.none() | st.integers() | st.text() | st.lists(st.integers()),
     )
-    Run("p", "9").receive(Message(kind, {**data.draw(members), "prompt_id": "p"}), 0.0)
+    run = Run("p", "9")
+    run.receive(Message(kind, {**data.draw(members), "prompt_id": "p"}), 0.0)
+    with pytest.raises(GenerationError):
+        run.result()

@@ -118,7 +118,7 @@ def test_any_json_is_accepted_or_refused_as_invalid_input(raw):
     try:
         validate(raw, PARAMETERS)
     except InvalidInput as exc:
-        json.dumps(str(exc)).encode()
+        assert json.loads(json.dumps(str(exc)).encode()) == str(exc)
 
 
 @given(st.sampled_from([p.name for p in PARAMETERS]), json_values)
@@ -127,7 +127,7 @@ def test_any_value_of_a_field_is_accepted_or_refused_as_invalid_input(field, val
     try:
         assert validate({"prompt": "x", field: value}, PARAMETERS).get(field, None) == value
     except InvalidInput as exc:
-        str(exc).encode()
+        assert str(exc).encode()
 
 
 @given(json_values)
