@@ -1,4 +1,6 @@
 import copy
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from handler.errors import WorkflowInvalid
 from handler.parameters import validate
 from handler.workflow import build
+
+PROFILES = Path(__file__).parents[2] / "workflows" / "profiles"
 
 
 def test_stored_graph_is_never_changed(workflow):
@@ -73,6 +77,28 @@ def test_tiny_profile_changes_names_and_sizes_only(files, workflow):
         if tiny[node_id]["inputs"][name] != value
     }
     assert differing == {"ckpt_name", "patch_name", "decoder_name", "width", "height"}
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.json")))
+def test_every_stored_profile_goes_with_the_stored_workflow(files, profile):
+    """Each file in workflows/profiles builds, and the models it lists are the names that its graph loads."""
+    graph, params, _ = files
+    overrides = json.loads((PROFILES / f"{profile}.json").read_text("utf-8"))
+    built = build("txt2img_alpha", graph, params, profile, overrides)
+    literals = {
+        value for node in built.render({}).values() for value in node["inputs"].values() if isinstance(value, str)
+    }
+    assert {file.name for file in built.models} <= literals
+
+
+def test_the_merged_profile_does_not_patch_again(files):
+    """With the patch in the checkpoint, its weight is 0 and its file is not asked for."""
+    graph, params, _ = files
+    overrides = json.loads((PROFILES / "merged.json").read_text("utf-8"))
+    merged = build("txt2img_alpha", graph, params, "merged", overrides)
+    (patch,) = (node for node in merged.render({}).values() if node["class_type"] == "LayeredDiffusionApply")
+    assert patch["inputs"]["weight"] == 0
+    assert patch["inputs"]["patch_name"] not in {file.name for file in merged.models}
 
 
 def drop(*keys):
