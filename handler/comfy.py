@@ -18,7 +18,7 @@ from handler.errors import ComfyUnavailable, GenerationError, WorkflowRejected
 from handler.events import Message, Picture, Run, parse_binary, parse_text
 from handler.workflow import Graph
 
-SUBMIT_TIMEOUT_S = 30.0
+SUBMIT_TIMEOUT_S = 30.0  # for connecting and submitting, also while another run keeps ComfyUI busy
 ANSWER_TIMEOUT_S = 3.0  # for everything that ComfyUI answers from memory
 FRAME_POLL_S = 0.25
 SILENCE_S = 5.0  # without a frame for so long, /history is asked whether the run is over
@@ -134,7 +134,7 @@ class ComfyClient:
     def _socket(self, client_id: str, deadline: Deadline) -> Iterator[websocket.WebSocket]:
         socket = websocket.create_connection(
             f"ws://{self._address}/ws?clientId={client_id}",
-            timeout=min(ANSWER_TIMEOUT_S, deadline.left_s()),
+            timeout=min(SUBMIT_TIMEOUT_S, deadline.left_s()),
             http_no_proxy=["*"],
         )
         try:

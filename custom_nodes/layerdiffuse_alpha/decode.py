@@ -58,7 +58,11 @@ class LayeredDiffusionDecode:
         passes: int = 8,
     ) -> tuple[torch.Tensor, ...]:
         """Returns (colour (B, H, W, 3), alpha (B, H, W)), both in [0, 1] and of the dtype of `images`."""
-        rgba = self._decode_rgba(samples["samples"], images, sd_version, sub_batch_size, decoder_name, passes)
+        return self._outputs(
+            self._decode_rgba(samples["samples"], images, sd_version, sub_batch_size, decoder_name, passes)
+        )
+
+    def _outputs(self, rgba: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return rgba[..., :3], rgba[..., 3]
 
     def _decode_rgba(
@@ -96,21 +100,12 @@ class LayeredDiffusionDecode:
 
 
 class LayeredDiffusionDecodeRGBA(LayeredDiffusionDecode):
-    """Decodes a picture and its latent into one RGBA picture with straight alpha."""
+    """Decodes a picture and its latent into one RGBA picture, (B, H, W, 4) in [0, 1], with straight alpha."""
 
     RETURN_TYPES = ("IMAGE",)
 
-    def decode(
-        self,
-        samples: dict[str, torch.Tensor],
-        images: torch.Tensor,
-        sd_version: str,
-        sub_batch_size: int,
-        decoder_name: str = weights.AUTO,
-        passes: int = 8,
-    ) -> tuple[torch.Tensor, ...]:
-        """Returns (RGBA (B, H, W, 4) in [0, 1],)."""
-        return (self._decode_rgba(samples["samples"], images, sd_version, sub_batch_size, decoder_name, passes),)
+    def _outputs(self, rgba: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (rgba,)
 
 
 class LayeredDiffusionDecodeSplit(LayeredDiffusionDecode):

@@ -3,6 +3,7 @@ import json
 import struct
 from types import SimpleNamespace
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.supported_models
 import numpy as np
@@ -87,6 +88,22 @@ def test_the_decoder_is_under_comfyuis_model_management(pictures):
     assert patcher.model_dtype() == torch.float32
     comfy.model_management.unload_all_models()
     assert comfy.model_management.loaded_models() == []
+
+
+@pytest.mark.parametrize(("flag", "dtype"), [("bf16_vae", torch.bfloat16), ("fp32_vae", torch.float32)])
+def test_the_decoder_follows_comfyuis_choice_of_dtype(pictures, monkeypatch, flag, dtype):
+    """With --bf16-vae the decoder computes in bfloat16; what comes out keeps the dtype of the pictures."""
+    monkeypatch.setattr(comfy.cli_args.args, flag, True)
+    images, samples = pictures
+    node = nodes.LayeredDiffusionDecodeRGBA()
+    (rgba,) = node.decode(samples, images, "SDXL", 16, TINY_DECODER)
+    (patcher,) = node._decoders.values()
+    assert patcher.model_dtype() == dtype
+    assert {parameter.dtype for parameter in patcher.model.parameters()} == {dtype}
+    assert rgba.dtype == torch.float32
+    monkeypatch.undo()
+    (expected,) = nodes.LayeredDiffusionDecodeRGBA().decode(samples, images, "SDXL", 16, TINY_DECODER)
+    assert (rgba - expected).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize(

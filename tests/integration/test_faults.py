@@ -63,6 +63,7 @@ def test_comfyui_killed_in_a_job(own_comfyui, settings, small):
     after = job(handle, small)
     assert own_comfyui.pid not in (None, killed_pid)
     assert picture(after) == picture(before)
+    assert picture(job(handle, small | {"seed": 8})) != picture(before)
 
 
 def test_comfyui_killed_between_jobs(own_comfyui, settings, small):

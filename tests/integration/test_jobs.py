@@ -170,19 +170,28 @@ def tiny(graph, params):
     params["models"] = []
 
 
-def test_a_missing_patch_file_is_a_clear_error(variant, handle, small):
+@pytest.fixture
+def fails_with(variant, handle, small):
+    """Asserts that a job of the changed tiny workflow ends in just this error, and that the next job works."""
+
+    def check(change, error):
+        def changed(graph, params):
+            tiny(graph, params)
+            change(graph)
+
+        assert job(variant(changed, profile="sdxl"), small) == {"error": error}
+        assert works(handle, small)
+
+    return check
+
+
+def test_a_missing_patch_file_is_a_clear_error(fails_with):
     """The node's own look for its config's file fails with the file's name; the next job works."""
-
-    def change(graph, params):
-        tiny(graph, params)
-        del graph["2"]["inputs"]["patch_name"]
-
-    reply = job(variant(change, profile="sdxl"), small)
-    assert reply["error"] == (
+    fails_with(
+        lambda graph: graph["2"]["inputs"].pop("patch_name"),
         "node_failed: LayeredDiffusionApply failed with FileNotFoundError: "
-        "models/layer_model/layer_xl_transparent_attn.safetensors does not exist"
+        "models/layer_model/layer_xl_transparent_attn.safetensors does not exist",
     )
-    assert works(handle, small)
 
 
 def test_a_patch_that_does_not_fit_is_a_clear_error(variant, handle, small):
@@ -198,53 +207,36 @@ def test_a_patch_that_does_not_fit_is_a_clear_error(variant, handle, small):
     assert works(handle, small)
 
 
-def test_an_exception_in_a_node_is_a_clear_error(variant, handle, small):
+def test_an_exception_in_a_node_is_a_clear_error(fails_with):
     """An RGB picture at the output node: its reason reaches the caller, no traceback and no path do."""
-
-    def change(graph, params):
-        tiny(graph, params)
-        graph["9"]["inputs"]["images"] = ["7", 0]
-
-    reply = job(variant(change, profile="sdxl"), small)
-    assert reply["error"] == (
+    fails_with(
+        lambda graph: graph["9"]["inputs"].update(images=["7", 0]),
         "node_failed: SaveAlphaImageWebsocket failed with ValueError: "
-        "images have 3 channels, expected 4 (red, green, blue, alpha)"
+        "images have 3 channels, expected 4 (red, green, blue, alpha)",
     )
-    assert works(handle, small)
 
 
-def test_a_partly_valid_graph_is_an_error(variant, handle, small):
+def node(title, class_type, **inputs):
+    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
+
+
+def test_a_partly_valid_graph_is_an_error(fails_with):
     """ComfyUI answers 200 and runs the valid part; here it is refused, and not left running."""
-
-    def change(graph, params):
-        tiny(graph, params)
-        graph["10"] = {"class_type": "SaveAlphaImageWebsocket", "inputs": {}, "_meta": {"title": "Second"}}
-
-    reply = job(variant(change, profile="sdxl"), small)
-    assert reply["error"] == "workflow_rejected: Second: Required input is missing (images)"
-    assert works(handle, small)
+    fails_with(
+        lambda graph: graph.update({"10": node("Second", "SaveAlphaImageWebsocket")}),
+        "workflow_rejected: Second: Required input is missing (images)",
+    )
 
 
-def test_an_opaque_picture_is_an_error(variant, handle, small):
-    """A workflow that lost its transparency gives no picture: SplitImageWithAlpha and an all-opaque mask."""
+def test_an_opaque_picture_is_an_error(fails_with):
+    """A workflow that lost its transparency gives no picture: the plain picture joined with an all-opaque mask."""
 
-    def change(graph, params):
-        tiny(graph, params)
-        graph["10"] = {
-            "class_type": "SolidMask",
-            "inputs": {"value": 0.0, "width": 64, "height": 64},
-            "_meta": {"title": "Nothing masked"},
-        }
-        graph["11"] = {
-            "class_type": "JoinImageWithAlpha",
-            "inputs": {"image": ["7", 0], "alpha": ["10", 0]},
-            "_meta": {"title": "Opaque"},
-        }
+    def change(graph):
+        graph["10"] = node("Nothing masked", "SolidMask", value=0.0, width=64, height=64)
+        graph["11"] = node("Opaque", "JoinImageWithAlpha", image=["7", 0], alpha=["10", 0])
         graph["9"]["inputs"]["images"] = ["11", 0]
 
-    reply = job(variant(change, profile="sdxl"), small)
-    assert reply["error"] == "not_transparent: picture is opaque: 100.0% of its pixels have alpha over 0.98"
-    assert works(handle, small)
+    fails_with(change, "not_transparent: picture is opaque: 100.0% of its pixels have alpha over 0.98")
 
 
 def test_the_patch_changes_the_picture(variant, handle, small):
