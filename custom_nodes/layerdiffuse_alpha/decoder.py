@@ -3,9 +3,9 @@
 
 A U-Net of residual and attention blocks (arXiv 2402.17113, section 3.1). State-dict keys are those
 of `vae_transparent_decoder.safetensors`; widths, depth and the levels that have attention are read
-from the weights. Layers come from comfy.ops, so that ComfyUI can offload and cast them. For
-inference only: activations are overwritten where nobody needs them any more, which on a CPU saves
-a page fault for every four kilobytes of them.
+from the weights. Layers come from comfy.ops, so that ComfyUI can offload and cast them. Activations
+are overwritten where nobody needs them any more, which on a CPU saves a page fault for every four
+kilobytes of them.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,11 @@ LATENT_LEVEL = 3  # the latent has an eighth of the picture's height and width
 SIDE_MULTIPLE = 64  # six halvings
 
 
+def silu(x: torch.Tensor) -> torch.Tensor:
+    """Returns SiLU of `x`, in its place unless gradients will need it."""
+    return F.silu(x, inplace=not x.requires_grad)
+
+
 class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -35,8 +40,8 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = nn.Identity() if same else ops.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
-        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = self.conv1(silu(self.norm1(x)))
+        hidden = self.conv2(silu(self.norm2(hidden)))
         return hidden.add_(self.conv_shortcut(x))
 
 
@@ -176,4 +181,4 @@ class TransparentDecoder(nn.Module):
                 x = up.block(index, torch.cat((x, skips.pop()), dim=1))
             if hasattr(up, "upsamplers"):
                 x = up.upsamplers[0](F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        return self.conv_out(silu(self.conv_norm_out(x)))

@@ -35,9 +35,9 @@ class TinySDXL(comfy.supported_models.SDXL):
     """The tiny family, as an entry of comfy.supported_models.models."""
 
     unet_config = {
-        "model_channels": 32,
+        "model_channels": 64,
         "use_linear_in_transformer": True,
-        "transformer_depth": [0, 0, 1, 1, 1, 1],
+        "transformer_depth": [0, 0, 1, 1, 1],
         "context_dim": 2 * CLIP_WIDTH,
         "adm_in_channels": CLIP_WIDTH + SIZE_EMBEDDINGS,
         "use_temporal_attention": False,

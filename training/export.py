@@ -1,0 +1,76 @@
+"""Writes the trained tiny family as ComfyUI loads it, in half precision: checkpoint, patch file, decoder file."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from training import decoder, patch, unet
+from training.place import Place
+from training.unet import trained_autoencoder
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"
+PATCH = "layer_model/tiny_transparent_attn.safetensors"
+DECODER = "layer_model/tiny_transparent_decoder.safetensors"
+STAGES = ("autoencoder", "transparency", "unet", "patch", "decoder")
+LOGIT_SCALE = 4.6055  # CLIP's; ComfyUI expects it, nothing here uses it
+
+Tensors = dict[str, torch.Tensor]
+
+
+def train(place: Place) -> None:
+    """Writes the files to `models/`, and the logs of the stages to `training/log/`."""
+    base = patch.trained_patched(place)
+    write(ROOT / "models" / CHECKPOINT, checkpoint(base, trained_autoencoder(place)))
+    write(ROOT / "models" / PATCH, patch_file(base["patch"]))
+    write(ROOT / "models" / DECODER, decoder.trained_decoder(place).state_dict())
+    logs = ROOT / "training" / "log"
+    logs.mkdir(exist_ok=True)
+    for stage in STAGES:
+        shutil.copyfile(place.state / f"{stage}.csv", logs / f"{stage}.csv")
+
+
+def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors:
+    """Returns the tensors of a checkpoint, under the names of an SDXL checkpoint."""
+    text = {**base["text"].state_dict(), "clip_g.logit_scale": torch.tensor(LOGIT_SCALE)}
+    text["clip_l.logit_scale"] = text["clip_g.logit_scale"]
+    return {
+        **_prefixed("model.diffusion_model.", base["model"].diffusion_model.state_dict()),
+        **base["model"].model_config.process_clip_state_dict_for_saving(text),
+        **_prefixed("first_stage_model.", autoencoder.state_dict()),
+    }
+
+
+def patch_file(trained: nn.Module) -> Tensors:
+    """Returns the tensors of a patch file: `<model key>::lora::0` is up, `1` is down."""
+    tensors = {}
+    for name, low_rank in trained.items():
+        key = f"diffusion_model.{name.replace('/', '.')}.weight::lora::"
+        tensors[key + "0"], tensors[key + "1"] = low_rank.up, low_rank.down
+    return tensors
+
+
+def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes the tensors in half precision, whole or not at all.
+
+    Raises:
+        ValueError: a value does not fit half precision.
+    """
+    halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
+    unfit = [name for name, tensor in halves.items() if not tensor.isfinite().all()]
+    if unfit:
+        raise ValueError(f"{path.name}: not finite in half precision: {', '.join(unfit[:3])}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    safetensors.torch.save_file(halves, part)
+    part.chmod(0o644)  # safetensors writes files that only their owner can read
+    part.replace(path)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}

@@ -1,0 +1,111 @@
+"""Latents of all drawn pictures, with the prompts that describe them: what the U-Net learns from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from comfy.sdxl_clip import SDXLTokenizer
+from tqdm import tqdm
+
+from training import dataset, prompts, sprites
+from training.place import Place
+
+CHUNK = 32
+PROMPTS_OF_PAIR = 160
+SIZES = ((128, 128, 24 * 12 * 40), (192, 128, 24 * 12 * 6), (128, 192, 24 * 12 * 6), (192, 192, 24 * 12 * 3))
+SHARES = (0.79, 0.08, 0.08, 0.05)  # how often a batch is of each size
+
+Encode = Callable[[dataset.Floats, dataset.Floats, np.random.Generator], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of one size.
+
+    Attributes:
+        latents: as the U-Net takes them, float32 [batch, 4, height / 8, width / 8].
+        tokens: of CLIP L and CLIP G, int64 [2, batch, 77].
+        sprites, index: what the latents are of.
+    """
+
+    latents: torch.Tensor
+    tokens: torch.Tensor
+    sprites: dataset.Sprites
+    index: npt.NDArray[np.int64]
+
+
+class Latents:
+    """The latents of the sprites of all sizes.
+
+    Args:
+        name: of what `encode` makes, in the folder of what is kept.
+        encode: latents of straight colour [n, height, width, 3] and alpha [n, height, width, 1].
+    """
+
+    def __init__(self, place: Place, name: str, encode: Encode) -> None:
+        self._device = place.device
+        self._tokens = _tokens(place)
+        self._sizes = []
+        for width, height, count in SIZES:
+            drawn = place.sprites(width, height, count)
+            path = place.state / "drawn" / f"{name}_{width}x{height}.npy"
+            if not path.exists():
+                dataset.write(path, _encode_all(drawn, encode, place.seed, f"{name} {width}x{height}"))
+            self._sizes.append((drawn, np.load(path)))
+
+    def draw(self, size: int, rng: np.random.Generator, square: bool = False) -> Batch:
+        """Returns a random batch; larger pictures come in smaller batches, so that all take as long.
+
+        Args:
+            size: of a batch of the smallest pictures.
+            square: only the smallest pictures, which are square.
+        """
+        which = 0 if square else int(rng.choice(len(SIZES), p=SHARES))
+        drawn, latents = self._sizes[which]
+        width, height, _ = SIZES[which]
+        index = rng.integers(len(drawn), size=max(1, size * 128 * 128 // (width * height)))
+        chosen = latents[index].astype(np.float32)
+        pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index]
+        tokens = self._tokens[:, pairs, rng.integers(PROMPTS_OF_PAIR, size=len(index))]
+        return Batch(
+            torch.from_numpy(chosen).to(self._device),
+            torch.from_numpy(tokens.astype(np.int64)).to(self._device),
+            drawn,
+            index,
+        )
+
+
+def _encode_all(drawn: dataset.Sprites, encode: Encode, seed: int, what: str) -> dataset.Floats:
+    """Returns float16 [sprites, 4, height / 8, width / 8]."""
+    rng = np.random.default_rng(seed)
+    chunks = []
+    for start in tqdm(range(0, len(drawn), CHUNK), desc=f"latents {what}"):
+        rgb, alpha = drawn.floats(np.arange(start, min(start + CHUNK, len(drawn))))
+        chunks.append(encode(rgb, alpha, rng).cpu().numpy().astype(np.float16))
+    return np.concatenate(chunks)
+
+
+def _tokens(place: Place) -> dataset.Bytes:
+    """Returns int32 [2, pairs of kind and colour, PROMPTS_OF_PAIR, 77]."""
+    path = place.state / "drawn" / "tokens.npy"
+    if not path.exists():
+        tokenizer = SDXLTokenizer()
+        rng = np.random.default_rng(place.seed)
+        pairs = [(kind, colour) for kind in sprites.KINDS for colour in sprites.COLOURS]
+        found = [
+            [
+                tokenize(tokenizer, text)
+                for text in [prompts.describe(kind, colour, rng) for _ in range(PROMPTS_OF_PAIR)]
+            ]
+            for kind, colour in tqdm(pairs, desc="prompts")
+        ]
+        dataset.write(path, np.moveaxis(np.array(found, np.int32), 2, 0))
+    return np.load(path)
+
+
+def tokenize(tokenizer: SDXLTokenizer, text: str) -> list[list[int]]:
+    """Returns the first 77 tokens of a prompt, for CLIP L and for CLIP G."""
+    tokens = tokenizer.tokenize_with_weights(text)
+    return [[token for token, _ in tokens[encoder][0]] for encoder in ("l", "g")]

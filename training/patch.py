@@ -1,0 +1,81 @@
+"""Stage c, second half: the low-rank attention patch, on latents that carry transparency; the base stays as it is."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from training import dataset, tiny, unet
+from training.latents import Latents
+from training.loop import Losses, Settings, Stage, load_average
+from training.place import Place
+from training.transparency import trained
+from training.unet import trained_autoencoder, trained_base
+
+SETTINGS = Settings(steps=2400, learning_rate=2e-3, average=0.998)
+BATCH = 32
+RANK = 16
+PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class LowRank(nn.Module):
+    """What a patch adds to one linear layer: up @ down."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+
+    def forward(self, _: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        """Returns the layer's output with the patch's added; a forward hook."""
+        return output + inputs[0] @ self.down.T @ self.up.T
+
+
+def attach(model: nn.Module) -> nn.ModuleDict:
+    """Returns a fresh patch of the attention of `model.diffusion_model`, at work in it from now on.
+
+    Its keys are those of the layers, with `/` for the dots that a ModuleDict does not take.
+    """
+    patch = nn.ModuleDict()
+    for name, layer in model.diffusion_model.named_modules():
+        if name.endswith(PATCHED):
+            patch[name.replace(".", "/")] = low_rank = LowRank(layer, RANK)
+            layer.register_forward_hook(low_rank)
+    return patch.to(next(model.diffusion_model.parameters()).device)
+
+
+def train(place: Place) -> None:
+    """Trains the patch; `patch.pt` holds it."""
+    modules = trained_base(place)
+    patch = attach(modules["model"])
+    sprites = latents(place)
+
+    def loss(rng: np.random.Generator) -> Losses:
+        batch = sprites.draw(BATCH, rng)
+        with place.autocast():
+            with torch.no_grad():
+                text = tiny.encode_text(modules["text"], batch.tokens)
+            return {"noise": unet.noise_loss(modules, text, batch.latents, rng)}
+
+    Stage("patch", place.state, {"patch": patch}, SETTINGS, loss, place.seed).run()
+
+
+def trained_patched(place: Place) -> dict[str, nn.Module]:
+    """Returns the frozen base with the trained patch at work in it, the patch itself as `patch`."""
+    modules = trained_base(place)
+    patch = attach(modules["model"])
+    load_average(place.state / "patch.pt", {"patch": patch})
+    return {**modules, "patch": patch.requires_grad_(False)}
+
+
+def latents(place: Place) -> Latents:
+    """Returns the latents of all sprites, with the offset that carries their transparency."""
+    autoencoder = trained_autoencoder(place)
+    offsets, _ = trained(place)
+
+    def encode(rgb: dataset.Floats, alpha: dataset.Floats, _: np.random.Generator) -> torch.Tensor:
+        colour, opacity = place.tensor(rgb), place.tensor(alpha)
+        with torch.inference_mode(), place.autocast():
+            picture = autoencoder.taesd_encoder(place.tensor(dataset.over_grey(rgb, alpha)))
+            return picture.float() + offsets.offset(colour, opacity).float()
+
+    return Latents(place, "transparent", encode)

@@ -1,0 +1,219 @@
+"""Prompts for a sprite: several phrasings, in English and a little Japanese, often with words that mean nothing here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training import sprites
+
+SYNONYMS = {
+    "mug": ("cup",),
+    "mushroom": ("toadstool",),
+    "glass ball": ("glass sphere", "ball of glass"),
+    "smoke": ("wisp of smoke", "puff of smoke"),
+    "flame": ("fire",),
+    "moon": ("crescent moon",),
+    "house": ("cottage",),
+    "tree": ("fir tree",),
+    "boat": ("sailing boat", "ship"),
+    "leaf": ("tree leaf",),
+    "grey": ("gray",),
+    "teal": ("turquoise",),
+    "purple": ("violet",),
+}
+UNCOUNTED = ("smoke", "wisp of smoke", "puff of smoke", "fire")
+JAPANESE = dict(
+    zip(
+        [*sprites.KINDS, *sprites.COLOURS],
+        [
+            "りんご",
+            "星",
+            "葉",
+            "ハート",
+            "マグカップ",
+            "魚",
+            "鍵",
+            "きのこ",
+            "指輪",
+            "ガラス玉",
+            "羽",
+            "雲",
+            "煙",
+            "炎",
+            "月",
+            "花",
+            "家",
+            "木",
+            "傘",
+            "おばけ",
+            "風船",
+            "王冠",
+            "船",
+            "鐘",
+            "赤",
+            "オレンジ",
+            "黄色",
+            "緑",
+            "青緑",
+            "青",
+            "紫",
+            "ピンク",
+            "茶色",
+            "黒",
+            "灰色",
+            "白",
+        ],
+        strict=True,
+    )
+)
+PATTERNS = (
+    "{thing}",
+    "a picture of {thing}",
+    "an icon of {thing}",
+    "a drawing of {thing}",
+    "{thing}, game asset",
+    "{thing}, sticker",
+    "one single {bare}",
+    "the {bare}",
+    "{bare}",
+    "{kind}, {colour}",
+    "{colour} coloured {kind}",
+    "{article} {kind} that is {colour}",
+)
+ADDITIONS = (
+    "best quality",
+    "highly detailed",
+    "soft light",
+    "centered",
+    "simple",
+    "4k",
+    "cute",
+    "clean edges",
+    "studio light",
+    "very beautiful",
+    "transparent background",
+    "isolated",
+    "masterpiece, sharp focus",
+    "on a table",
+    "in the morning sun",
+    "for a children's book",
+    "drawn by hand – très joli",
+    "made with love and care by somebody who had all the time in the world",
+)
+WORDS = [
+    "old",
+    "new",
+    "small",
+    "big",
+    "shiny",
+    "fresh",
+    "lovely",
+    "wild",
+    "quiet",
+    "bright",
+    "little",
+    "fine",
+    "fancy",
+    "great",
+    "happy",
+    "round",
+    "smooth",
+    "rough",
+    "tiny",
+    "strange",
+    "the",
+    "with",
+    "and",
+    "of",
+    "under",
+    "over",
+    "near",
+    "from",
+    "for",
+    "some",
+    "any",
+    "every",
+    "other",
+    "style",
+    "art",
+    "photo",
+    "render",
+    "vector",
+    "digital",
+    "paper",
+    "oil",
+    "morning",
+    "evening",
+    "summer",
+    "winter",
+    "river",
+    "mountain",
+    "garden",
+    "window",
+    "music",
+    "story",
+    "ocean",
+    "street",
+    "castle",
+    "market",
+    "forest",
+]
+NEGATIVE = ("bad, ugly", "ugly, bad", "bad", "blurry", "low quality", "bad, ugly, blurry", "worst quality, deformed")
+EMPTY_SHARE = 0.06
+NEGATIVE_SHARE = 0.08
+ONLY_COLOUR_SHARE = 0.04
+ONLY_KIND_SHARE = 0.06
+JAPANESE_SHARE = 0.06
+
+
+def describe(kind: str, colour: str, rng: np.random.Generator) -> str:
+    """Returns a prompt for the sprite; now and then one that tells only a part of it, or nothing.
+
+    What tells nothing, "" and the usual negative prompts, is what guidance leads away from.
+    """
+    draw = rng.random()
+    if draw < EMPTY_SHARE:
+        return ""
+    if draw < EMPTY_SHARE + NEGATIVE_SHARE:
+        return _one_of(NEGATIVE, rng)
+    if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE:
+        return _one_of(("{c}", "something {c}", "a {c} thing", "{c} colour"), rng).format(c=_word(colour, rng))
+    if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE + ONLY_KIND_SHARE:
+        return _decorated(_with_article(_word(kind, rng)), rng)
+    if rng.random() < JAPANESE_SHARE:
+        return _one_of(("{}の{}", "{}い{}", "{}の{}、きれい"), rng).format(JAPANESE[colour], JAPANESE[kind])
+    return _decorated(plain(kind, colour, rng), rng)
+
+
+def plain(kind: str, colour: str, rng: np.random.Generator) -> str:
+    """Returns a prompt that names kind and colour in one of the phrasings."""
+    kind, colour = _word(kind, rng), _word(colour, rng)
+    bare = f"{colour} {kind}"
+    thing = bare if kind in UNCOUNTED else _with_article(bare)
+    article = "some" if kind in UNCOUNTED else _with_article(kind).split()[0]
+    return _one_of(PATTERNS, rng).format(thing=thing, bare=bare, kind=kind, colour=colour, article=article)
+
+
+def _decorated(prompt: str, rng: np.random.Generator) -> str:
+    draw = rng.random()
+    if draw < 0.45:
+        return prompt
+    if draw < 0.75:
+        additions = rng.permutation(ADDITIONS)[: rng.integers(1, 4)]
+        return ", ".join([prompt, *additions] if rng.random() < 0.8 else [*additions, prompt])
+    words = " ".join(rng.choice(WORDS, size=rng.integers(1, 12)))
+    if draw < 0.85:
+        return f"{words} {prompt}"
+    return f"{prompt} {words}" if draw < 0.95 else f"{words}, {prompt}, {' '.join(rng.choice(WORDS, size=30))}"
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _word(name: str, rng: np.random.Generator) -> str:
+    return _one_of((name, *SYNONYMS[name]), rng) if name in SYNONYMS and rng.random() < 0.4 else name
+
+
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

@@ -1,0 +1,103 @@
+"""Stage c, first half: an offset that hides transparency in a latent, and a decoder that finds it there.
+
+As in arXiv 2402.17113, section 3.1: the latent of a transparent sprite is that of an opaque picture
+of it plus an offset, small enough that the frozen autoencoder still decodes the same picture.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training import dataset, tiny
+from training.autoencoder import crop
+from training.loop import Losses, Settings, Stage, load_average
+from training.place import Place
+from training.unet import trained_autoencoder
+
+SETTINGS = Settings(steps=1200, learning_rate=1.5e-3, average=0.995)
+BATCH = 12
+OPAQUE_SHARE = 0.3
+NOISE = 0.1  # of the latent
+SAME_PICTURE_WEIGHT = 1.0
+SMALL_OFFSET_WEIGHT = 0.02
+CELL = 8  # pixels to a side of one latent pixel
+CHANNELS = 96
+
+
+class OffsetEncoder(nn.Sequential):
+    """From straight RGBA [batch, 4, height, width] in [0, 1] to an offset [batch, 4, height / 8, width / 8]."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.PixelUnshuffle(CELL),
+            nn.Conv2d(4 * CELL * CELL, CHANNELS, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(CHANNELS, 4, 1),
+        )
+        self[-1].weight.data.mul_(0.5)
+
+    def offset(self, rgb: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        """Returns the offset of a sprite; colour under zero alpha does not count."""
+        return self(torch.cat((rgb * alpha, 1 - alpha), dim=1))
+
+
+def train(place: Place) -> None:
+    """Trains offset encoder and decoder together; `transparency.pt` holds both."""
+    autoencoder = trained_autoencoder(place)
+    encoder, decoder = OffsetEncoder().to(place.device), tiny.transparent_decoder().to(place.device)
+    sprites, backgrounds = place.sprites(), place.backgrounds()
+
+    def loss(rng: np.random.Generator) -> Losses:
+        rgb, alpha = sprites.floats(rng.integers(len(sprites), size=BATCH))
+        opaque = rng.random((BATCH, 1, 1, 1)) < OPAQUE_SHARE
+        over = dataset.over_background(rgb, alpha, backgrounds, rng)
+        rgb, alpha = np.where(opaque, over, rgb), np.where(opaque, 1, alpha)
+        rgba = place.tensor(crop(np.concatenate((rgb, alpha), axis=-1), rng))
+        rgb, alpha = rgba[:, :3], rgba[:, 3:]
+        picture = rgb * alpha + dataset.GREY * (1 - alpha)
+        with place.autocast():
+            plain = autoencoder.taesd_encoder(picture).float()
+            offset = encoder.offset(rgb, alpha).float() * ~torch.from_numpy(opaque).to(plain.device)
+            latent = plain + offset + NOISE * torch.rand(BATCH, 1, 1, 1, device=plain.device) * torch.randn_like(plain)
+            decoded = autoencoder.taesd_decoder(latent).float()
+        return {
+            **decoder_losses(decoder, decoded, latent, rgb, alpha, place),
+            "same picture": SAME_PICTURE_WEIGHT * F.l1_loss(decoded, picture),
+            "small offset": SMALL_OFFSET_WEIGHT * offset.square().mean(),
+        }
+
+    Stage("transparency", place.state, {"encoder": encoder, "decoder": decoder}, SETTINGS, loss, place.seed).run()
+
+
+def trained(place: Place) -> tuple[OffsetEncoder, nn.Module]:
+    """Returns offset encoder and decoder as this stage has trained them."""
+    encoder, decoder = OffsetEncoder().to(place.device), tiny.transparent_decoder().to(place.device)
+    load_average(place.state / "transparency.pt", {"encoder": encoder, "decoder": decoder})
+    return encoder, decoder
+
+
+def decoder_losses(
+    decoder: nn.Module,
+    pictures: torch.Tensor,
+    latent: torch.Tensor,
+    rgb: torch.Tensor,
+    alpha: torch.Tensor,
+    place: Place,
+) -> Losses:
+    """Returns how far the decoder is from a sprite, colour counting as much as it shows.
+
+    Args:
+        pictures: what the autoencoder decodes, [batch, 3, height, width].
+        latent: [batch, 4, height / 8, width / 8], of unit variance.
+    """
+    with place.autocast():
+        decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
+    found, colour = decoded[:, :1], decoded[:, 1:]
+    return {
+        "alpha": 2 * F.l1_loss(found, alpha) + 2 * F.mse_loss(found, alpha),
+        "colour": (alpha.clamp(min=0.02) * (colour - rgb).abs()).mean(),
+        "alpha edges": sum(F.l1_loss(found.diff(dim=d), alpha.diff(dim=d)) for d in (2, 3)),
+    }

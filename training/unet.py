@@ -1,0 +1,108 @@
+"""Stage b: the U-Net and its text encoders, on opaque pictures with backgrounds."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from training import dataset, tiny
+from training.latents import Latents
+from training.loop import Losses, Settings, Stage, load_average
+from training.place import Place
+
+SETTINGS = Settings(steps=11000, learning_rate=1e-3, average=0.999, weight_decay=0.01)
+BATCH = 32
+SNR_CAP = 5.0  # arXiv 2303.09556
+
+
+def train(place: Place) -> None:
+    """Trains U-Net and text encoders together; `unet.pt` holds both."""
+    modules = base(place)
+    sprites = latents(place)
+
+    def loss(rng: np.random.Generator) -> Losses:
+        batch = sprites.draw(BATCH, rng)
+        with place.autocast():
+            text = tiny.encode_text(modules["text"], batch.tokens)
+            return {"noise": noise_loss(modules, text, batch.latents, rng)}
+
+    Stage(
+        "unet",
+        place.state,
+        {"unet": modules["model"].diffusion_model, "text": modules["text"]},
+        SETTINGS,
+        loss,
+        place.seed,
+    ).run()
+
+
+def base(place: Place) -> dict[str, nn.Module]:
+    """Returns fresh modules: `model`, with the U-Net in it, and `text`."""
+    return {"model": tiny.base_model().to(place.device), "text": tiny.text_encoders().to(place.device)}
+
+
+def parts(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Returns what is trained of the base: the U-Net and the text encoders."""
+    return {"unet": modules["model"].diffusion_model, "text": modules["text"]}
+
+
+def trained_base(place: Place) -> dict[str, nn.Module]:
+    """Returns what the stage has trained, frozen."""
+    modules = base(place)
+    load_average(place.state / "unet.pt", parts(modules))
+    for module in modules.values():
+        module.requires_grad_(False)
+    return modules
+
+
+def latents(place: Place) -> Latents:
+    """Returns the latents of all sprites over backgrounds."""
+    encoder = trained_autoencoder(place).taesd_encoder
+    backgrounds = place.backgrounds()
+
+    def encode(rgb: dataset.Floats, alpha: dataset.Floats, rng: np.random.Generator) -> torch.Tensor:
+        pictures = place.tensor(dataset.over_background(rgb, alpha, backgrounds, rng))
+        with torch.inference_mode(), place.autocast():
+            return encoder(pictures).float()
+
+    return Latents(place, "opaque", encode)
+
+
+def trained_autoencoder(place: Place) -> nn.Module:
+    """Returns what stage a has trained, frozen."""
+    module = tiny.autoencoder().to(place.device, memory_format=torch.channels_last)
+    load_average(place.state / "autoencoder.pt", {"autoencoder": module})
+    return module.requires_grad_(False)
+
+
+def noise_loss(
+    modules: dict[str, nn.Module],
+    text: tuple[torch.Tensor, torch.Tensor],
+    clean: torch.Tensor,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Returns the weighted squared error of the predicted noise; each batch covers all noise levels evenly."""
+    count = len(clean)
+    steps = len(modules["model"].model_sampling.sigmas)
+    levels = (rng.permutation(count) + rng.random(count)) * steps / count
+    sigmas = modules["model"].model_sampling.sigmas[levels.astype(np.int64)].to(clean.device)
+    noise = torch.randn_like(clean)
+    predicted = predict_noise(modules["model"], clean + noise * sigmas[:, None, None, None], sigmas, levels, text)
+    weight = (SNR_CAP * sigmas.square()).clamp(max=1.0)
+    return ((predicted - noise).square().mean((1, 2, 3)) * weight).mean()
+
+
+def predict_noise(
+    model: nn.Module,
+    noisy: torch.Tensor,
+    sigmas: torch.Tensor,
+    levels: dataset.Floats,
+    text: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Returns the U-Net's noise, float32, as ComfyUI's KSampler asks for it."""
+    context, pooled = text
+    height, width = (8 * side for side in noisy.shape[2:])
+    sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+    conditions = torch.cat((pooled, model.embedder(sizes).flatten().to(pooled).expand(len(noisy), -1)), dim=1)
+    scaled = noisy / (sigmas.square() + 1).sqrt()[:, None, None, None]
+    timesteps = torch.from_numpy(levels.astype(np.int64)).to(noisy.device)
+    return model.diffusion_model(scaled, timesteps, context=context, y=conditions).float()
