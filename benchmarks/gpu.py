@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="models folder; weights are made in it")
     options = parser.parse_args()
     if not options.tiny:
-        command = [COMFYUI_PYTHON, ROOT / "scripts" / "make-random-models", "--family", "sdxl"]
+        command = [COMFYUI_PYTHON, ROOT / "scripts" / "make-random-models"]
         subprocess.run([*command, "--models", options.models], check=True)
     settings = Settings(profile="tiny" if options.tiny else "sdxl", models_dir=options.models)
     comfyui = ComfyProcess(settings)

@@ -1,4 +1,4 @@
-"""Brings the repository's folder into the state that its locks describe: python -m installer [--dev]"""
+"""Brings the repository's folder into the state that its locks describe: python -m installer [--dev] [--training]"""
 
 import argparse
 import fcntl
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer import comfyui, command, environment, launcher, nodes, report, snapshot
+from installer import comfyui, environment, launcher, nodes, report, snapshot
 from installer.errors import SetupError
 
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 LOCK_TIMEOUT_S = 3600.0
-MODELS_TIMEOUT_S = 600.0
 
 Say = Callable[[str], None]
 
@@ -23,8 +22,9 @@ Say = Callable[[str], None]
 class Setup:
     """The steps of a setup, each idempotent, each telling in words what it found or did."""
 
-    def __init__(self, root: Path, dev: bool) -> None:
+    def __init__(self, root: Path, dev: bool, training: bool) -> None:
         self.root = root
+        self.training = training
         self.state = root / ".comfyui"
         self.dev = _remember_dev(self.state / "dev", dev)
         self.uv = root / ".tools/bin/uv"
@@ -36,7 +36,8 @@ class Setup:
         self._step("node packs", self._nodes)
         self._step("handler environment", self._handler)
         self._step("ComfyUI environment", self._engine)
-        self._step("tiny models", self._models)
+        if self.training:
+            self._step("training environment", self._trainer)
 
     def _comfyui(self, say: Say) -> str:
         source_lock = self.root / "requirements/comfyui-source.txt"
@@ -62,15 +63,8 @@ class Setup:
     def _engine(self, say: Say) -> str:
         return environment.ensure(self.uv, self._environment(".comfyui/venv", "comfyui"), self.dev, say)
 
-    def _models(self, _: Say) -> str:
-        script = self.root / "scripts/make-random-models"
-        if not script.exists():
-            return "skipped (no scripts/make-random-models)"
-        python = self._environment(".comfyui/venv", "comfyui").python
-        done = command.run([python, script], timeout_s=MODELS_TIMEOUT_S, visible=True)
-        if done.returncode != 0:
-            raise SetupError(f"{script.name} failed with exit status {done.returncode}, see above")
-        return "ok"
+    def _trainer(self, say: Say) -> str:
+        return environment.ensure(self.uv, self._environment(".training/venv", "training"), dev=False, say=say)
 
     def _environment(self, folder: str, lock: str) -> environment.Environment:
         requirements = self.root / "requirements"
@@ -121,14 +115,15 @@ def main() -> int:
     """Exit status of a whole setup."""
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Install or repair everything in this folder.")
     parser.add_argument("--dev", action="store_true", help="also install the development tools")
-    dev: bool = parser.parse_args().dev
+    parser.add_argument("--training", action="store_true", help="also install what trains the tiny model")
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = Path.cwd()
     started = time.monotonic()
     try:
         (root / ".comfyui").mkdir(exist_ok=True)
         with locked(root / ".comfyui/setup.lock", LOCK_TIMEOUT_S):
-            Setup(root, dev).run()
+            Setup(root, options.dev, options.training).run()
     except KeyboardInterrupt:
         report.failure("interrupted")
         return 130

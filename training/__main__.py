@@ -1,4 +1,4 @@
-"""Trains the tiny model: python -m training STAGE …"""
+"""Trains the tiny model, or judges pictures of it: python -m training STAGE …, python -m training judge FOLDER"""
 
 import argparse
 import importlib
@@ -13,7 +13,8 @@ SEED = 2402_17113
 def main() -> int:
     """Runs the stages that the command line names, in order."""
     parser = argparse.ArgumentParser(prog="scripts/train", description="Train the tiny model, stage by stage.")
-    parser.add_argument("stages", nargs="*", choices=[*STAGES, "export"], help="default: all, then export")
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, "export", "judge"], help="default: all, then export")
+    parser.add_argument("--pictures", type=Path, help="folder of RGBA pictures to judge")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--state", type=Path, default=ROOT / ".training" / "state", help="folder to go on from")
@@ -35,7 +36,12 @@ def main() -> int:
     place = Place(torch.device(device), options.state, options.seed)
     for stage in options.stages or [*STAGES, "export"]:
         torch.manual_seed(options.seed)
-        importlib.import_module(f"training.{stage}").train(place)
+        if stage == "judge":
+            from training.judge import judge
+
+            print(judge(place, sorted(options.pictures.glob("*.png"))))
+        else:
+            importlib.import_module(f"training.{stage}").train(place)
     return 0
 
 

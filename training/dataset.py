@@ -15,7 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 GREY = 0.5  # what shows through a transparent sprite in the pictures that stand for it
-BACKGROUND_SIZE = 224
+BACKGROUND_SIZE = 272
 CHUNK = 64
 
 
@@ -57,7 +57,7 @@ def load_sprites(folder: Path, name: str, count: int, width: int, height: int, s
 
 def load_backgrounds(folder: Path, count: int, seed: int) -> Bytes:
     """Returns backgrounds, uint8 [count, BACKGROUND_SIZE, BACKGROUND_SIZE, 3], drawing them first if need be."""
-    path = folder / f"backgrounds_{count}_{seed}.npy"
+    path = folder / f"backgrounds_{BACKGROUND_SIZE}_{count}_{seed}.npy"
     if not path.exists():
         write(path, _drawn(partial(_draw_backgrounds, seed=seed), count, "backgrounds"))
     return np.load(path, mmap_mode="r")

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from training import decoder, patch, unet
+from training import curves, decoder, patch, transparency
 from training.place import Place
 from training.unet import trained_autoencoder
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"
 PATCH = "layer_model/tiny_transparent_attn.safetensors"
 DECODER = "layer_model/tiny_transparent_decoder.safetensors"
+ENCODER = "layer_model/tiny_transparent_encoder.safetensors"
 STAGES = ("autoencoder", "transparency", "unet", "patch", "decoder")
 LOGIT_SCALE = 4.6055  # CLIP's; ComfyUI expects it, nothing here uses it
 
@@ -28,10 +29,12 @@ def train(place: Place) -> None:
     write(ROOT / "models" / CHECKPOINT, checkpoint(base, trained_autoencoder(place)))
     write(ROOT / "models" / PATCH, patch_file(base["patch"]))
     write(ROOT / "models" / DECODER, decoder.trained_decoder(place).state_dict())
+    write(ROOT / "models" / ENCODER, transparency.trained(place)[0].state_dict())
     logs = ROOT / "training" / "log"
     logs.mkdir(exist_ok=True)
     for stage in STAGES:
         shutil.copyfile(place.state / f"{stage}.csv", logs / f"{stage}.csv")
+    curves.draw([logs / f"{stage}.csv" for stage in STAGES], logs / "curves.png")
 
 
 def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors:

@@ -14,8 +14,15 @@ from training.place import Place
 
 CHUNK = 32
 PROMPTS_OF_PAIR = 160
-SIZES = ((128, 128, 24 * 12 * 40), (192, 128, 24 * 12 * 6), (128, 192, 24 * 12 * 6), (192, 192, 24 * 12 * 3))
-SHARES = (0.79, 0.08, 0.08, 0.05)  # how often a batch is of each size
+PAIRS = len(sprites.KINDS) * len(sprites.COLOURS)
+SIZES = (  # width, height, number of sprites, how often a batch is of them
+    (128, 128, 40 * PAIRS, 0.70),
+    (192, 128, 6 * PAIRS, 0.08),
+    (128, 192, 6 * PAIRS, 0.08),
+    (192, 192, 3 * PAIRS, 0.04),
+    (256, 256, 2 * PAIRS, 0.04),
+    (64, 64, 20 * PAIRS, 0.06),
+)
 
 Encode = Callable[[dataset.Floats, dataset.Floats, np.random.Generator], torch.Tensor]
 
@@ -48,7 +55,7 @@ class Latents:
         self._device = place.device
         self._tokens = _tokens(place)
         self._sizes = []
-        for width, height, count in SIZES:
+        for width, height, count, _ in SIZES:
             drawn = place.sprites(width, height, count)
             path = place.state / "drawn" / f"{name}_{width}x{height}.npy"
             if not path.exists():
@@ -59,12 +66,12 @@ class Latents:
         """Returns a random batch; larger pictures come in smaller batches, so that all take as long.
 
         Args:
-            size: of a batch of the smallest pictures.
-            square: only the smallest pictures, which are square.
+            size: of a batch of the first of SIZES.
+            square: only pictures of the first of SIZES.
         """
-        which = 0 if square else int(rng.choice(len(SIZES), p=SHARES))
+        which = 0 if square else int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
         drawn, latents = self._sizes[which]
-        width, height, _ = SIZES[which]
+        width, height, *_ = SIZES[which]
         index = rng.integers(len(drawn), size=max(1, size * 128 * 128 // (width * height)))
         chosen = latents[index].astype(np.float32)
         pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index]

@@ -1,4 +1,4 @@
-"""Prompts for a sprite: several phrasings, in English and a little Japanese, often with words that mean nothing here."""
+"""Prompts for a sprite: several phrasings, in English and a little Japanese, often with words beside the point."""
 
 from collections.abc import Sequence
 
@@ -97,7 +97,7 @@ ADDITIONS = (
     "on a table",
     "in the morning sun",
     "for a children's book",
-    "drawn by hand – très joli",
+    "drawn by hand, très joli",
     "made with love and care by somebody who had all the time in the world",
 )
 WORDS = [

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from views import ORIENTATIONS  # custom_nodes/layerdiffuse_alpha
 
 from training import dataset, tiny
 from training.autoencoder import crop
@@ -31,7 +32,7 @@ class OffsetEncoder(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
             nn.PixelUnshuffle(CELL),
-            nn.Conv2d(4 * CELL * CELL, CHANNELS, 3, padding=1),
+            nn.Conv2d(4 * CELL * CELL, CHANNELS, 1),
             nn.SiLU(),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
             nn.SiLU(),
@@ -87,12 +88,16 @@ def decoder_losses(
     alpha: torch.Tensor,
     place: Place,
 ) -> Losses:
-    """Returns how far the decoder is from a sprite, colour counting as much as it shows.
+    """Returns how far the decoder is from a sprite in one of the eight views that vote.
+
+    Colour counts as much as it shows.
 
     Args:
         pictures: what the autoencoder decodes, [batch, 3, height, width].
         latent: [batch, 4, height / 8, width / 8], of unit variance.
     """
+    view = ORIENTATIONS[8][int(torch.randint(8, ()))]
+    pictures, latent, rgb, alpha = (view.turn(tensor) for tensor in (pictures, latent, rgb, alpha))
     with place.autocast():
         decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
     found, colour = decoded[:, :1], decoded[:, 1:]

@@ -30,7 +30,7 @@ def models(tmp_path_factory):
     """A models folder with files of the real names and shapes, 7.9 GB; removed after the tests."""
     folder = tmp_path_factory.mktemp("models")
     python = ROOT / ".comfyui" / "venv" / "bin" / "python"
-    command = [python, ROOT / "scripts" / "make-random-models", "--family", "sdxl", "--models", folder]
+    command = [python, ROOT / "scripts" / "make-random-models", "--models", folder]
     subprocess.run(command, check=True, stdout=sys.stdout.fileno() if sys.stdout.isatty() else subprocess.DEVNULL)
     yield folder
     shutil.rmtree(folder)

@@ -1,0 +1,201 @@
+"""How good the tiny model is: 200 pictures through the stored workflow, with the patch and without it, judged.
+
+.venv/bin/python benchmarks/tiny_quality.py [--count 200] [--out FOLDER] [--sheet PNG]
+
+Needs `scripts/setup --dev --training`. Pictures that the folder has already are not drawn again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from handler import stored  # noqa: E402
+from handler.deadline import Deadline  # noqa: E402
+from handler.process import ComfyProcess  # noqa: E402
+from handler.settings import Settings  # noqa: E402
+from training import prompts, sprites  # noqa: E402
+
+PATCH_NODE = "Transparency Patch"
+SIZE = 128
+BORDER = 2  # pixels
+COLUMNS = 8
+LABEL = 32  # pixels
+TRANSPARENT = 0.05
+OPAQUE = 0.9
+OBJECT = 0.1
+
+Rgba = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked for: a prompt that names a kind and a colour, and the seed."""
+
+    prompt: str
+    kind: str
+    colour: str
+    seed: int
+
+
+def main() -> int:
+    """Draws, judges and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=ROOT / ".training" / "quality")
+    parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first pictures")
+    options = parser.parse_args()
+    cases = [case(seed) for seed in range(options.count)]
+    folders = {"with the patch": options.out / "with", "without": options.out / "without"}
+    console = Console(highlight=False)
+    with Progress(console=Console(stderr=True)) as bars, ThreadPoolExecutor() as pool:
+        drawn = {
+            name: pool.submit(draw, cases, folder, name == "with the patch", bars) for name, folder in folders.items()
+        }
+        paths = {name: future.result() for name, future in drawn.items()}
+    table = Table("", *paths, box=None)
+    columns = {}
+    for name, pictures in paths.items():
+        judged = judge(pictures)
+        columns[name] = {**measure(cases, pictures, judged["kinds"]), **accuracies(judged)}
+    for row in columns["without"]:
+        table.add_row(row, *(columns[name][row] for name in paths))
+    console.print(table)
+    if options.sheet:
+        sheet(cases, paths["with the patch"]).save(options.sheet)
+    return 0
+
+
+def case(seed: int) -> Case:
+    """Returns a case; kinds and colours take turns."""
+    kinds, colours = list(sprites.KINDS), list(sprites.COLOURS)
+    kind, colour = kinds[seed % len(kinds)], colours[(seed + seed // len(kinds)) % len(colours)]
+    return Case(prompts.plain(kind, colour, np.random.default_rng(seed)), kind, colour, seed)
+
+
+def draw(cases: list[Case], folder: Path, patched: bool, bars: Progress) -> list[Path]:
+    """Returns the pictures of the cases, drawn by a ComfyUI of their own where the folder lacks them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(profile="tiny", device="cpu", log_level="ERROR")
+    workflow = stored.load(settings)
+    patch = next(node for node, title in workflow.titles.items() if title == PATCH_NODE)
+    paths = [folder / f"{case.seed:04}.png" for case in cases]
+    comfyui = ComfyProcess(settings)
+    try:
+        for case, path in bars.track(list(zip(cases, paths, strict=True)), description=folder.name):
+            if path.exists():
+                continue
+            deadline = Deadline(240)
+            graph = workflow.render({"prompt": case.prompt, "seed": case.seed, "width": SIZE, "height": SIZE})
+            if not patched:
+                graph[patch]["inputs"]["weight"] = 0.0
+            png, _ = comfyui.client(deadline).run(graph, workflow.output_node, deadline).result()
+            part = path.with_suffix(".part")
+            part.write_bytes(png)
+            part.replace(path)
+    finally:
+        comfyui.stop()
+    return paths
+
+
+def sheet(cases: list[Case], pictures: list[Path]) -> Image.Image:
+    """Returns the first pictures over a checkerboard, in rows, each with its prompt."""
+    rows = 4
+    cell = SIZE + LABEL
+    page = Image.new("RGB", (COLUMNS * SIZE, rows * cell), "white")
+    for index, (case, path) in enumerate(list(zip(cases, pictures, strict=True))[: COLUMNS * rows]):
+        left, top = index % COLUMNS * SIZE, index // COLUMNS * cell
+        page.paste(checkerboard(), (left, top))
+        with Image.open(path) as picture:
+            page.paste(picture, (left, top), picture)
+        prompt = textwrap.fill(case.prompt, SIZE // 6, max_lines=2)
+        ImageDraw.Draw(page).text((left + SIZE // 2, top + SIZE + 3), prompt, "black", anchor="ma", align="center")
+    return page
+
+
+def checkerboard() -> Image.Image:
+    """Returns what shows where a picture is transparent."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] // 8
+    return Image.fromarray(np.where((x + y) % 2, 205, 250).astype(np.uint8))
+
+
+def judge(pictures: list[Path]) -> dict[str, Any]:
+    """Returns what training/judge.py finds."""
+    python = ROOT / ".training/venv/bin/python"
+    command = [python, "-m", "training", "judge", "--pictures", pictures[0].parent]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def measure(cases: list[Case], pictures: list[Path], kinds: list[str]) -> dict[str, str]:
+    """Returns the rows of the table that pictures answer."""
+    rgba = [np.asarray(Image.open(path), np.float32) / 255 for path in pictures]
+    soft = [picture for picture, case in zip(rgba, cases, strict=True) if case.kind in sprites.SOFT]
+    return {
+        "named colour": share(rgba, cases, lambda picture, case: colour_of(picture) == case.colour),
+        "named kind": share(kinds, cases, lambda kind, case: kind == case.kind),
+        "transparent border": share(rgba, cases, lambda picture, _: has_transparent_border(picture)),
+        "soft kinds that are soft": share(soft, soft, lambda picture, _: softness(picture) >= 0.1),
+        "soft pixels of soft kinds": f"{np.mean([softness(picture) for picture in soft]):.0%}",
+    }
+
+
+def accuracies(judged: dict[str, Any]) -> dict[str, str]:
+    """Returns the rows that tell what the judge itself is worth, and the decoder's error."""
+    accuracy = judged["classifier_accuracy"]
+    return {
+        "classifier right, held-out sprites": f"{accuracy['transparent']:.1%}",
+        "classifier right, over backgrounds": f"{accuracy['opaque']:.1%}",
+        "alpha error of held-out sprites": f"{judged['alpha_error']:.4f}",
+    }
+
+
+def share(items: list[Any], others: list[Any], holds: Callable[[Any, Any], bool]) -> str:
+    """Returns in how many of the pairs it holds."""
+    held = sum(holds(item, other) for item, other in zip(items, others, strict=True))
+    return f"{held / len(items):.1%}"
+
+
+def colour_of(picture: Rgba) -> str:
+    """Returns the named colour that is nearest to the median of the opaque pixels.
+
+    Of a picture that has hardly any, smoke for one, the more opaque half counts.
+    """
+    alpha = picture[..., 3]
+    seen = alpha >= OPAQUE
+    if seen.mean() < 0.02:
+        seen = alpha >= 0.5 * alpha.max()
+    median = np.median(picture[seen][:, :3], axis=0) * 255
+    return min(sprites.COLOURS, key=lambda name: float(np.square(median - sprites.COLOURS[name]).sum()))
+
+
+def has_transparent_border(picture: Rgba) -> bool:
+    """Returns whether alpha is under TRANSPARENT in 95 % of the outermost pixels."""
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[BORDER:-BORDER, BORDER:-BORDER] = True
+    return bool((picture[..., 3][~inside] < TRANSPARENT).mean() >= 0.95)
+
+
+def softness(picture: Rgba) -> float:
+    """Returns the share of an object's pixels whose alpha is between 0.1 and 0.9."""
+    alpha = picture[..., 3]
+    return float(((alpha > OBJECT) & (alpha < OPAQUE)).sum() / max(1, (alpha > OBJECT).sum()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
