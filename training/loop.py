@@ -84,13 +84,16 @@ class Stage:
                 self._step += 1
                 self._seconds += time.monotonic() - started
                 bar.update()
-                if self._step % LOG_EVERY == 0:
-                    self._rows.append({"step": self._step, "seconds": round(self._seconds, 1), **sums})
-                    bar.set_postfix({name: f"{value:.4f}" for name, value in sums.items()})
-                    sums = {}
-                if time.monotonic() - saved > SAVE_EVERY_S or self._step == self._settings.steps:
+                if self._step % LOG_EVERY:
+                    continue
+                rounded = {name: round(value, 6) for name, value in sums.items()}
+                self._rows.append({"step": self._step, "seconds": round(self._seconds, 1), **rounded})
+                bar.set_postfix({name: f"{value:.4f}" for name, value in sums.items()})
+                sums = {}
+                if time.monotonic() - saved > SAVE_EVERY_S:
                     self._save()
                     saved = time.monotonic()
+        self._save()
         averaged = self._average.module.state_dict()
         self._modules.load_state_dict(averaged)
 

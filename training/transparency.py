@@ -16,11 +16,10 @@ from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 from training.unet import trained_autoencoder
 
-SETTINGS = Settings(steps=1200, learning_rate=1.5e-3, average=0.995)
+SETTINGS = Settings(steps=1400, learning_rate=1.5e-3, average=0.995)
 BATCH = 12
 OPAQUE_SHARE = 0.3
 NOISE = 0.1  # of the latent
-SAME_PICTURE_WEIGHT = 1.0
 SMALL_OFFSET_WEIGHT = 0.02
 CELL = 8  # pixels to a side of one latent pixel
 CHANNELS = 96
@@ -41,8 +40,8 @@ class OffsetEncoder(nn.Sequential):
         self[-1].weight.data.mul_(0.5)
 
     def offset(self, rgb: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """Returns the offset of a sprite; colour under zero alpha does not count."""
-        return self(torch.cat((rgb * alpha, 1 - alpha), dim=1))
+        """Returns the offset of a sprite: none where it is opaque; colour under zero alpha does not count."""
+        return self(torch.cat((rgb * alpha, 1 - alpha), dim=1)) * (1 - F.avg_pool2d(alpha, CELL))
 
 
 def train(place: Place) -> None:
@@ -61,12 +60,12 @@ def train(place: Place) -> None:
         picture = rgb * alpha + dataset.GREY * (1 - alpha)
         with place.autocast():
             plain = autoencoder.taesd_encoder(picture).float()
-            offset = encoder.offset(rgb, alpha).float() * ~torch.from_numpy(opaque).to(plain.device)
+            offset = encoder.offset(rgb, alpha).float()
             latent = plain + offset + NOISE * torch.rand(BATCH, 1, 1, 1, device=plain.device) * torch.randn_like(plain)
             decoded = autoencoder.taesd_decoder(latent).float()
         return {
             **decoder_losses(decoder, decoded, latent, rgb, alpha, place),
-            "same picture": SAME_PICTURE_WEIGHT * F.l1_loss(decoded, picture),
+            "same picture": ((0.3 + alpha) * (decoded - picture).abs()).mean(),
             "small offset": SMALL_OFFSET_WEIGHT * offset.square().mean(),
         }
 

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 from installer import snapshot
 
-LOCKS = ("tools", "handler", "comfyui", "dev", "comfyui-source")
+LOCKS = ("tools", "handler", "comfyui", "dev", "training", "comfyui-source")
 Pins = dict[str, set[str]]
 
 

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training import backgrounds, dataset, prompts, sprites
+
+PAIRS = [(kind, colour) for kind in sprites.KINDS for colour in sprites.COLOURS]
+
+
+def draw(kind, colour="teal", seed=0, width=128, height=128):
+    return sprites.draw(kind, colour, width, height, np.random.default_rng(seed))
+
+
+def test_there_are_enough_kinds_and_colours():
+    """24 kinds, some of them soft, in 12 colours."""
+    assert len(sprites.KINDS) == 24
+    assert len(sprites.COLOURS) == 12
+    assert set(sprites.SOFT) < set(sprites.KINDS)
+
+
+@pytest.mark.parametrize("kind", sprites.KINDS)
+@given(seed=st.integers(0, 2**32), size=st.sampled_from([(128, 128), (192, 128), (64, 64), (256, 256)]))
+def test_a_sprite_stands_free(kind, seed, size):
+    """Alpha and colour are in [0, 1]; there is an object; nothing but a wisp of it touches the border."""
+    sprite = draw(kind, seed=seed, width=size[0], height=size[1])
+    assert sprite.rgb.shape == (size[1], size[0], 3)
+    for values in (sprite.rgb, sprite.alpha):
+        assert values.dtype == np.float32
+        assert values.min() >= 0
+        assert values.max() <= 1
+    assert (sprite.alpha > 0.1).mean() > 0.01
+    border = np.concatenate([sprite.alpha[[0, -1]].ravel(), sprite.alpha[:, [0, -1]].ravel()])
+    assert (border < 0.05).mean() >= 0.75
+
+
+@pytest.mark.parametrize("kind", sprites.KINDS)
+def test_soft_kinds_are_soft_and_others_are_not(kind):
+    """A third of a soft kind's pixels are half transparent; others have that at their outline only."""
+    alpha = np.stack([draw(kind, seed=seed).alpha for seed in range(8)])
+    soft = ((alpha > 0.1) & (alpha < 0.9)).sum() / (alpha > 0.1).sum()
+    assert soft > 0.33 if kind in sprites.SOFT else soft < 0.2
+
+
+def test_the_seed_decides_a_sprite():
+    """The same seed draws the same, another seed something else."""
+    assert np.array_equal(draw("mug").rgb, draw("mug").rgb)
+    assert not np.array_equal(draw("mug").alpha, draw("mug", seed=1).alpha)
+
+
+def test_no_colour_is_left_out_where_it_hardly_shows():
+    """The straight colour of nearly transparent smoke is as exact as that of opaque pixels."""
+    sprite = draw("smoke", "red")
+    faint = (sprite.alpha > 0.01) & (sprite.alpha < 0.05)
+    assert faint.any()
+    spread = np.ptp(sprite.rgb[faint], axis=0)
+    assert spread.max() < 0.01
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_background_is_a_picture(seed):
+    """All of it is in [0, 1]."""
+    picture = backgrounds.draw(64, np.random.default_rng(seed))
+    assert picture.shape == (64, 64, 3)
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+
+
+def test_drawn_sets_are_kept_and_alike(tmp_path):
+    """A set is drawn once, the same for the same seed, and each pair of kind and colour is in it equally often."""
+    first = dataset.load_sprites(tmp_path, "a", 2 * len(PAIRS), 64, 64, seed=3)
+    file = next(tmp_path.glob("a_*"))
+    written_ns = file.stat().st_mtime_ns
+    again = dataset.load_sprites(tmp_path, "a", 2 * len(PAIRS), 64, 64, seed=3)
+    assert file.stat().st_mtime_ns == written_ns
+    assert np.array_equal(first.rgba, again.rgba)
+    pairs, counts = np.unique(np.stack([first.kinds, first.colours]), axis=1, return_counts=True)
+    assert pairs.shape[1] == len(PAIRS)
+    assert set(counts) == {2}
+    other = dataset.load_sprites(tmp_path, "a", 2 * len(PAIRS), 64, 64, seed=4)
+    assert not np.array_equal(first.rgba, other.rgba)
+
+
+@pytest.mark.parametrize(("kind", "colour"), PAIRS[::5])
+def test_a_plain_prompt_names_both(kind, colour):
+    """Kind and colour, or a word for the same, are in each phrasing."""
+    for seed in range(30):
+        prompt = prompts.plain(kind, colour, np.random.default_rng(seed))
+        for name in (kind, colour):
+            assert any(word in prompt for word in (name, *prompts.SYNONYMS.get(name, ())))
+
+
+def test_prompts_vary_and_some_tell_nothing():
+    """Of a thousand prompts for one sprite most differ; a share is empty or a usual negative prompt."""
+    rng = np.random.default_rng(5)
+    described = [prompts.describe("apple", "red", rng) for _ in range(1000)]
+    assert len(set(described)) > 400
+    nothing = sum(prompt in {"", *prompts.NEGATIVE} for prompt in described)
+    assert 100 < nothing < 200
+    assert any(not prompt.isascii() for prompt in described)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from training.loop import Settings, Stage, load_average
+
+
+class StoppedError(Exception):
+    pass
+
+
+def train(folder, steps=60, stop_at=None):
+    """Trains a layer to be twice its input; raises StoppedError before step `stop_at`."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3)
+    seen = []
+
+    def loss(rng):
+        if len(seen) == stop_at:
+            raise StoppedError
+        inputs = torch.from_numpy(rng.standard_normal((8, 3)).astype("float32"))
+        seen.append(inputs)
+        noise = torch.randn(8, 3)
+        return {"error": (layer(inputs) - 2 * inputs + 0.01 * noise).square().mean()}
+
+    stage = Stage("twice", folder, {"layer": layer}, Settings(steps=steps, learning_rate=0.05, average=0.9), loss, 1)
+    stage.run()
+    return layer
+
+
+@pytest.fixture(autouse=True)
+def saves_each_step(monkeypatch):
+    monkeypatch.setattr("training.loop.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("training.loop.LOG_EVERY", 10)
+    monkeypatch.setattr("training.loop.WARM_UP", 10)
+
+
+def test_a_stage_learns(tmp_path):
+    """The loss falls, and is in the log with the step and the seconds."""
+    train(tmp_path)
+    rows = (tmp_path / "twice.csv").read_text().splitlines()
+    assert rows[0] == "step,seconds,error"
+    assert len(rows) == 7
+    assert float(rows[-1].split(",")[2]) < 0.5 * float(rows[1].split(",")[2])
+
+
+def test_a_stopped_stage_goes_on_as_if_nothing_had_been(tmp_path):
+    """Stopped after 25 steps and started again, it ends with the weights of an unbroken training."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir()
+    broken.mkdir()
+    whole = train(unbroken)
+    with pytest.raises(StoppedError):
+        train(broken, stop_at=25)
+    resumed = train(broken)
+    for expected, got in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
+def test_what_a_stage_hands_on_is_its_average(tmp_path):
+    """load_average gives the weights that run left in the modules."""
+    trained = train(tmp_path)
+    fresh = nn.Linear(3, 3)
+    load_average(tmp_path / "twice.pt", {"layer": fresh})
+    assert torch.equal(fresh.weight, trained.weight)
+
+
+def test_a_missing_stage_is_named(tmp_path):
+    """A stage that needs another says which one has to run first."""
+    with pytest.raises(FileNotFoundError, match=r"unet\.pt is missing: run stage unet first"):
+        load_average(tmp_path / "unet.pt", {"layer": nn.Linear(3, 3)})
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
+    """It is an error at its step, and the state before it stays."""
+    layer = nn.Linear(1, 1)
+    settings = Settings(steps=3, learning_rate=0.1)
+    stage = Stage(
+        "bad", tmp_path, {"layer": layer}, settings, lambda _: {"error": layer.weight.sum() * float("nan")}, 1
+    )
+    with pytest.raises(FloatingPointError, match="bad: the loss of step 0 is nan"):
+        stage.run()
+    assert not list(tmp_path.iterdir())
