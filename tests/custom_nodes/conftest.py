@@ -1,22 +1,11 @@
 """Imports the real ComfyUI, on the CPU, with our packs and the tiny weights."""
 
-import sys
-from pathlib import Path
-
+import comfyui_library
 import pytest
-
-ROOT = Path(__file__).parents[2]
 
 
 def pytest_configure() -> None:
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(ROOT / ".comfyui" / "data")]
-    sys.path[:0] = [str(ROOT / ".comfyui" / "app"), str(ROOT / "custom_nodes")]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args
-
-    sys.argv = arguments
+    comfyui_library.prepare()
 
 
 @pytest.fixture

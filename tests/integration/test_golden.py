@@ -7,6 +7,9 @@ import golden_pictures as golden
 import numpy as np
 import pytest
 
+from handler.parameters import validate
+from handler.stored import load
+
 CASES = golden.cases()
 RED_APPLE = next(case for case in CASES if case.name == "opaque_object")
 
@@ -35,6 +38,14 @@ def test_the_stored_requests_cover_what_callers_do():
     assert any(len(request["prompt"]) > 1000 for request in requests)
     assert any(not request["prompt"].isascii() for request in requests)
     assert any(request.get("width", 0) != request.get("height", 0) for request in requests)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_request_is_one_for_sdxl_too(settings, case):
+    """In SDXL's sizes, each request is one that the sdxl profile accepts."""
+    workflow = load(settings.model_copy(update={"profile": "sdxl"}))
+    request = case.sized_for(8)
+    assert validate(request, workflow.parameters) == request
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -20,10 +20,10 @@ def picture(reply):
 
 
 def test_a_job_gives_a_transparent_png(handle):
-    """The default job of the tiny profile: an RGBA PNG of 256x256 with transparent and opaque pixels."""
+    """The default job of the tiny profile: an RGBA PNG of 128x128 with transparent and opaque pixels."""
     reply = job(handle, {"prompt": "a red apple", "seed": 7})
     assert reply["status"] == "success"
-    image.check(picture(reply), 256, 256)
+    image.check(picture(reply), 128, 128)
     assert reply["url"] == reply["image_url"] == "data:image/png;base64," + reply["image_base64"]
     assert re.fullmatch(r"alpha_\d{10}_[0-9a-f]{6}\.png", reply["filename"])
     assert reply["seed"] == 7
@@ -32,7 +32,7 @@ def test_a_job_gives_a_transparent_png(handle):
     assert info["alpha"]["opaque"] > 0.01
     assert (info["prompt"], info["negative_prompt"], info["seed"]) == ("a red apple", "bad, ugly", 7)
     assert (info["steps"], info["cfg"], info["sampler_name"], info["scheduler"]) == (20, 5.0, "dpmpp_2m_sde", "karras")
-    assert (info["width"], info["height"]) == (256, 256)
+    assert (info["width"], info["height"]) == (128, 128)
     assert (info["checkpoint"], info["workflow"]) == ("tiny_sdxl.safetensors", "txt2img_alpha")
     assert info["versions"]["comfyui"] == "0.30.0"
     assert info["seconds"]["total"] >= info["seconds"]["Sampler"] > 0

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -75,9 +77,7 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
     """It is an error at its step, and the state before it stays."""
     layer = nn.Linear(1, 1)
     settings = Settings(steps=3, learning_rate=0.1)
-    stage = Stage(
-        "bad", tmp_path, {"layer": layer}, settings, lambda _: {"error": layer.weight.sum() * float("nan")}, 1
-    )
+    stage = Stage("bad", tmp_path, {"layer": layer}, settings, lambda _: {"error": layer.weight.sum() * math.nan}, 1)
     with pytest.raises(FloatingPointError, match="bad: the loss of step 0 is nan"):
         stage.run()
     assert not list(tmp_path.iterdir())
