@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -63,7 +64,7 @@ class Stage:
         self._seed = seed
         parameters = [parameter for parameter in self._modules.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
-            parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+            parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
         )
         self._parameters = parameters
         self._average = AveragedModel(self._modules, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
@@ -102,12 +103,14 @@ class Stage:
             group["lr"] = self._settings.learning_rate * self._pace()
         rng = np.random.default_rng([self._seed, self._step])
         torch.manual_seed(int(rng.integers(2**62)))
-        losses = self._loss(rng)
-        total = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(total.item()):
-            raise FloatingPointError(f"{self._name}: the loss of step {self._step} is {total.item()}")
-        self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        # On a CPU the gradients of PyTorch 2.10's flash attention take longer than all else: 0.31 s a step, 0.21 s so.
+        with sdpa_kernel([SDPBackend.MATH]):
+            losses = self._loss(rng)
+            total = torch.stack(list(losses.values())).sum()
+            if not math.isfinite(total.item()):
+                raise FloatingPointError(f"{self._name}: the loss of step {self._step} is {total.item()}")
+            self._optimizer.zero_grad(set_to_none=True)
+            total.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._average.update_parameters(self._modules)

@@ -9,7 +9,7 @@ from training.latents import Latents
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 
-SETTINGS = Settings(steps=12000, learning_rate=1e-3, average=0.999, weight_decay=0.01)
+SETTINGS = Settings(steps=10500, learning_rate=1e-3, average=0.999, weight_decay=0.01)
 BATCH = 32
 SNR_CAP = 5.0  # arXiv 2303.09556
 

@@ -95,7 +95,7 @@ def test_one_wrong_key_of_a_real_patch_stops_the_node(model, layer_model, change
     save_file(tensors, layer_model / "wrong.safetensors")
     with pytest.raises(PatchError) as caught:
         nodes.LayeredDiffusionApply().apply(model, "SDXL, Attention Injection", 1.0, "wrong.safetensors")
-    assert "1 of 88 entries" in str(caught.value)
+    assert "1 of 56 entries" in str(caught.value)
     assert named in str(caught.value)
 
 

@@ -59,7 +59,7 @@ def test_attention_patch_adds_up_times_down(model, strength):
     base = weights_in_use(model)
     (patched,) = nodes.LayeredDiffusionApply().apply(model, ATTENTION, strength, TINY_PATCH)
     differences = low_rank_differences(weights.load(TINY_PATCH))
-    assert len(differences) == 88
+    assert len(differences) == 56
     assert_weights(base, weights_in_use(patched), differences, strength)
     assert_weights(base, weights_in_use(model), {})
 
