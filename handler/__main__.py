@@ -25,6 +25,7 @@ from handler.events import Run
 from handler.generate import Generator
 from handler.process import ComfyProcess
 from handler.settings import Settings
+from handler.storage import Buckets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -64,7 +65,7 @@ def worker(context: typer.Context) -> None:
         )
     sys.argv = [sys.argv[0], *context.args]
     with _generator(settings) as generator:
-        handle = queue.make_handler(generator, settings)
+        handle = queue.make_handler(generator, settings, buckets=Buckets(settings))
         if is_test:
             results: list[dict[str, Any]] = []
             try:

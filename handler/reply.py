@@ -27,17 +27,20 @@ class Generated:
     info: Mapping[str, Any]
 
 
-def build(generated: Generated, limit_bytes: int) -> dict[str, Any]:
+def build(generated: Generated, limit_bytes: int, url: str | None = None) -> dict[str, Any]:
     """Returns the reply: status, url, image_url, image_base64, filename, the drawn values, info (JSON text).
 
-    The picture stands in it three times, as data URL under two names and as bare base64. When the
-    whole is over `limit_bytes` of JSON, `image_url` is left out, then `url`, then the picture is
-    compressed harder.
+    Where the picture is in a bucket, both URLs are `url` and there is no base64. Otherwise the
+    picture stands in it three times, as data URL under two names and as bare base64. When the whole
+    is over `limit_bytes` of JSON, `image_url` is left out, then `url`, then the picture is compressed
+    harder.
 
     Raises:
         ReplyTooLarge: even one copy of the smallest encoding is over the limit.
     """
     facts = {"filename": generated.filename, **generated.drawn, "info": json.dumps(generated.info)}
+    if url is not None:
+        return {"status": "success", "url": url, "image_url": url, **facts}
     facts_bytes = len(json.dumps({"status": "success", "url": "", "image_url": "", "image_base64": "", **facts}))
     for encode in (bytes, image.recompressed):
         png = encode(generated.png)

@@ -2,12 +2,13 @@
 
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+BUCKET_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$"
 
 
 class Settings(BaseSettings):
@@ -30,12 +31,48 @@ class Settings(BaseSettings):
     comfyui_dir: Path = Field(ROOT / ".comfyui", description="where scripts/setup put ComfyUI")
     models_dir: Path = Field(ROOT / "models", description="ComfyUI's models folder")
     workflows_dir: Path = Field(ROOT / "workflows", description="where the stored workflows are")
+    bucket_endpoint_url: AnyHttpUrl | None = Field(None, description="address of S3 or what speaks its protocol")
+    bucket_access_key_id: str | None = Field(None, min_length=1, description="the bucket's key")
+    bucket_secret_access_key: SecretStr | None = Field(None, min_length=1, description="the bucket's secret")
+    bucket_name: str | None = Field(None, pattern=BUCKET_NAME, description="pictures go there, replies carry their URL")
+    bucket_region: str = Field("us-east-1", pattern=r"^[\w-]+$", description="what requests are signed for")
+    bucket_public_url: AnyHttpUrl | None = Field(
+        None, description="where everybody may read the bucket; without it, URLs are signed"
+    )
+    bucket_url_lifetime_s: int = Field(604_800, gt=0, le=604_800, description="how long a signed URL works")
+    bucket_allowed_endpoints: str = Field(
+        "", description="addresses that a job's s3Config may name, separated by commas; none where empty"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("log_level", mode="before")
     @classmethod
     def _in_capitals(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    def allowed_endpoints(self) -> list[AnyHttpUrl]:
+        """Returns the addresses of BUCKET_ALLOWED_ENDPOINTS.
+
+        Raises:
+            ValueError: one is no address; the settings do not come about with it.
+        """
+        return [AnyHttpUrl(part.strip()) for part in self.bucket_allowed_endpoints.split(",") if part.strip()]
+
+    @model_validator(mode="after")
+    def _endpoints_are_addresses(self) -> Self:
+        try:
+            self.allowed_endpoints()
+        except ValidationError as exc:
+            raise ValueError("BUCKET_ALLOWED_ENDPOINTS must be http or https addresses, separated by commas") from exc
+        return self
+
+    @model_validator(mode="after")
+    def _bucket_is_whole(self) -> Self:
+        needed = ("bucket_endpoint_url", "bucket_access_key_id", "bucket_secret_access_key", "bucket_name")
+        missing = [name.upper() for name in needed if getattr(self, name) is None]
+        if missing and len(missing) < len(needed):
+            raise ValueError(f"{', '.join(missing)} missing: a bucket needs all four, or none of them set")
+        return self
 
     @field_validator("comfyui_args")
     @classmethod

@@ -11,7 +11,7 @@ HANDLER = Path(__file__).parents[1] / "handler"
 LAYERS = (
     ("errors", "settings"),
     ("parameters", "workflow", "events", "image", "reply"),
-    ("deadline", "comfy", "process", "stored", "logs"),
+    ("deadline", "comfy", "process", "stored", "storage", "logs"),
     ("generate",),
     ("queue",),
     ("__main__",),
