@@ -44,13 +44,9 @@ def left_over(modules: dict[str, nn.Module], batch: Batch, rng: np.random.Genera
     """Returns the latents after noise was added and taken away by the U-Net in one step."""
     low, high = np.log(SIGMAS)
     sigmas = torch.from_numpy(np.exp(rng.uniform(low, high, len(batch.index))).astype(np.float32))
-    sampling = modules["model"].model_sampling
-    levels = sampling.timestep(sigmas).numpy()
     sigmas = sigmas.to(batch.latents.device)
-    wide = sigmas[:, None, None, None]
-    noisy = batch.latents + wide * torch.randn_like(batch.latents)
-    text = tiny.encode_text(modules["text"], batch.tokens)
-    return noisy - wide * unet.predict_noise(modules["model"], noisy, sigmas, levels, text)
+    noisy = batch.latents + sigmas[:, None, None, None] * torch.randn_like(batch.latents)
+    return unet.denoise(modules["model"], noisy, sigmas, tiny.encode_text(modules["text"], batch.tokens))
 
 
 def trained_decoder(place: Place) -> nn.Module:

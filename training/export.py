@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from training import curves, decoder, patch, transparency
+from training import curves, decoder, patch, tiny, transparency
 from training.place import Place
 from training.unet import trained_autoencoder
 
@@ -45,6 +45,7 @@ def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors
         **_prefixed("model.diffusion_model.", base["model"].diffusion_model.state_dict()),
         **base["model"].model_config.process_clip_state_dict_for_saving(text),
         **_prefixed("first_stage_model.", autoencoder.state_dict()),
+        **tiny.V_PREDICTION,
     }
 
 

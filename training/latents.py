@@ -49,9 +49,10 @@ class Latents:
     Args:
         name: of what `encode` makes, in the folder of what is kept.
         encode: latents of straight colour [n, height, width, 3] and alpha [n, height, width, 1].
+        share: of the sprites of each size.
     """
 
-    def __init__(self, place: Place, name: str, encode: Encode) -> None:
+    def __init__(self, place: Place, name: str, encode: Encode, share: float = 1.0) -> None:
         self._device = place.device
         self._tokens = _tokens(place)
         self._sizes = []
@@ -59,7 +60,8 @@ class Latents:
             drawn = place.sprites(width, height, count)
             path = place.state / "drawn" / f"{name}_{width}x{height}.npy"
             if not path.exists():
-                dataset.write(path, _encode_all(drawn, encode, place.seed, f"{name} {width}x{height}"))
+                chosen = range(int(share * len(drawn)))
+                dataset.write(path, _encode(drawn, chosen, encode, place.seed, f"{name} {width}x{height}"))
             self._sizes.append((drawn, np.load(path)))
 
     def draw(self, size: int, rng: np.random.Generator, square: bool = False) -> Batch:
@@ -72,7 +74,7 @@ class Latents:
         which = 0 if square else int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
         drawn, latents = self._sizes[which]
         width, height, *_ = SIZES[which]
-        index = rng.integers(len(drawn), size=max(1, size * 128 * 128 // (width * height)))
+        index = rng.integers(len(latents), size=max(1, size * 128 * 128 // (width * height)))
         chosen = latents[index].astype(np.float32)
         pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index]
         tokens = self._tokens[:, pairs, rng.integers(PROMPTS_OF_PAIR, size=len(index))]
@@ -84,12 +86,12 @@ class Latents:
         )
 
 
-def _encode_all(drawn: dataset.Sprites, encode: Encode, seed: int, what: str) -> dataset.Floats:
+def _encode(drawn: dataset.Sprites, chosen: range, encode: Encode, seed: int, what: str) -> dataset.Floats:
     """Returns float16 [sprites, 4, height / 8, width / 8]."""
     rng = np.random.default_rng(seed)
     chunks = []
-    for start in tqdm(range(0, len(drawn), CHUNK), desc=f"latents {what}"):
-        rgb, alpha = drawn.floats(np.arange(start, min(start + CHUNK, len(drawn))))
+    for start in tqdm(chosen[::CHUNK], desc=f"latents {what}"):
+        rgb, alpha = drawn.floats(np.array(chosen[start : start + CHUNK]))
         chunks.append(encode(rgb, alpha, rng).cpu().numpy().astype(np.float16))
     return np.concatenate(chunks)
 

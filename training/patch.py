@@ -14,6 +14,7 @@ from training.unet import trained_autoencoder, trained_base
 SETTINGS = Settings(steps=2400, learning_rate=2e-3, average=0.998)
 BATCH = 32
 RANK = 16
+SPRITES_SHARE = 0.5
 PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -54,7 +55,7 @@ def train(place: Place) -> None:
         with place.autocast():
             with torch.no_grad():
                 text = tiny.encode_text(modules["text"], batch.tokens)
-            return {"noise": unet.noise_loss(modules, text, batch.latents, rng)}
+            return {"velocity": unet.velocity_loss(modules, text, batch.latents, rng)}
 
     Stage("patch", place.state, {"patch": patch}, SETTINGS, loss, place.seed).run()
 
@@ -78,4 +79,4 @@ def latents(place: Place) -> Latents:
             picture = autoencoder.taesd_encoder(place.tensor(dataset.over_grey(rgb, alpha)))
             return picture.float() + offsets.offset(colour, opacity).float()
 
-    return Latents(place, "transparent", encode)
+    return Latents(place, "transparent", encode, SPRITES_SHARE)

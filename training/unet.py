@@ -9,9 +9,8 @@ from training.latents import Latents
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 
-SETTINGS = Settings(steps=10500, learning_rate=1e-3, average=0.999, weight_decay=0.01)
+SETTINGS = Settings(steps=9000, learning_rate=1e-3, average=0.999, weight_decay=0.01)
 BATCH = 32
-SNR_CAP = 5.0  # arXiv 2303.09556
 
 
 def train(place: Place) -> None:
@@ -23,7 +22,7 @@ def train(place: Place) -> None:
         batch = sprites.draw(BATCH, rng)
         with place.autocast():
             text = tiny.encode_text(modules["text"], batch.tokens)
-            return {"noise": noise_loss(modules, text, batch.latents, rng)}
+            return {"velocity": velocity_loss(modules, text, batch.latents, rng)}
 
     Stage(
         "unet",
@@ -74,35 +73,31 @@ def trained_autoencoder(place: Place) -> nn.Module:
     return module.requires_grad_(False)
 
 
-def noise_loss(
+def velocity_loss(
     modules: dict[str, nn.Module],
     text: tuple[torch.Tensor, torch.Tensor],
     clean: torch.Tensor,
     rng: np.random.Generator,
 ) -> torch.Tensor:
-    """Returns the weighted squared error of the predicted noise; each batch covers all noise levels evenly."""
-    count = len(clean)
-    steps = len(modules["model"].model_sampling.sigmas)
-    levels = (rng.permutation(count) + rng.random(count)) * steps / count
-    sigmas = modules["model"].model_sampling.sigmas[levels.astype(np.int64)].to(clean.device)
-    noise = torch.randn_like(clean)
-    predicted = predict_noise(modules["model"], clean + noise * sigmas[:, None, None, None], sigmas, levels, text)
-    weight = (SNR_CAP * sigmas.square()).clamp(max=1.0)
-    return ((predicted - noise).square().mean((1, 2, 3)) * weight).mean()
+    """Returns the squared error of the predicted velocity; each batch covers all noise levels evenly."""
+    sampling = modules["model"].model_sampling
+    count, steps = len(clean), len(sampling.sigmas)
+    levels = ((rng.permutation(count) + rng.random(count)) * steps / count).astype(np.int64)
+    sigmas = sampling.sigmas[levels].to(clean.device)
+    noisy = clean + sigmas[:, None, None, None] * torch.randn_like(clean)
+    error = (denoise(modules["model"], noisy, sigmas, text) - clean).square().mean((1, 2, 3))
+    return (error * (1 + sigmas**-2)).mean()  # arXiv 2202.00512: the same as the error of velocity
 
 
-def predict_noise(
-    model: nn.Module,
-    noisy: torch.Tensor,
-    sigmas: torch.Tensor,
-    levels: dataset.Floats,
-    text: tuple[torch.Tensor, torch.Tensor],
+def denoise(
+    model: nn.Module, noisy: torch.Tensor, sigmas: torch.Tensor, text: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """Returns the U-Net's noise, float32, as ComfyUI's KSampler asks for it."""
+    """Returns the latents without their noise, float32, as ComfyUI's sampler gets them from the U-Net."""
     context, pooled = text
     height, width = (8 * side for side in noisy.shape[2:])
     sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
     conditions = torch.cat((pooled, model.embedder(sizes).flatten().to(pooled).expand(len(noisy), -1)), dim=1)
-    scaled = noisy / (sigmas.square() + 1).sqrt()[:, None, None, None]
-    timesteps = torch.from_numpy(levels.astype(np.int64)).to(noisy.device)
-    return model.diffusion_model(scaled, timesteps, context=context, y=conditions).float()
+    sampling = model.model_sampling
+    scaled, timesteps = sampling.calculate_input(sigmas, noisy), sampling.timestep(sigmas)
+    velocity = model.diffusion_model(scaled, timesteps, context=context, y=conditions).float()
+    return sampling.calculate_denoised(sigmas, velocity, noisy)
