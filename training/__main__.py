@@ -1,4 +1,4 @@
-"""Trains the tiny model, or judges pictures of it: python -m training STAGE …, python -m training judge FOLDER"""
+"""Trains the tiny model: python -m training STAGE …; judges pictures: python -m training judge --pictures FOLDER"""
 
 import argparse
 import importlib
@@ -19,6 +19,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--state", type=Path, default=ROOT / ".training" / "state", help="folder to go on from")
     options = parser.parse_args()
+    if "judge" in options.stages and options.pictures is None:
+        parser.error("judge needs --pictures FOLDER")
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]  # what ComfyUI reads
     packs = ROOT / "custom_nodes"
     sys.path[:0] = [str(ROOT / ".comfyui/app"), str(packs / "tiny_sdxl"), str(packs / "layerdiffuse_alpha")]

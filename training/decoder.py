@@ -11,7 +11,7 @@ from training.place import Place
 from training.transparency import decoder_losses, trained
 from training.unet import trained_autoencoder, trained_base
 
-SETTINGS = Settings(steps=700, learning_rate=1e-3, average=0.99)
+SETTINGS = Settings(steps=400, learning_rate=1e-3, average=0.98)
 TRANSPARENT, OPAQUE = 8, 4
 SIGMAS = (0.03, 0.8)  # noise that the U-Net takes away again, leaving the faults it is known by
 

@@ -1,6 +1,6 @@
 """Judges drawn pictures: a small classifier names the kind, and the decoder is measured on held-out sprites.
 
-`python -m training judge --pictures FOLDER` prints one JSON object; benchmarks/tiny_quality.py asks for it.
+`python -m training judge --pictures FOLDER` prints one line of JSON; benchmarks/tiny_quality.py asks for it.
 """
 
 import json

@@ -4,7 +4,6 @@ Importing this module imports ComfyUI; `python -m training` has put it on the pa
 """
 
 import math
-from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -162,8 +161,3 @@ def _trainable(module: M, gain: float = 1.0) -> M:
         if getattr(layer, "bias", None) is not None and not isinstance(layer, nn.Embedding):
             nn.init.zeros_(layer.bias)
     return module.float().train().requires_grad_(True)
-
-
-def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """Returns the parameters of the modules that are being trained."""
-    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
