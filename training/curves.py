@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 
 SMOOTHED = 9  # rows of the log
@@ -11,6 +10,8 @@ SMOOTHED = 9  # rows of the log
 
 def draw(logs: list[Path], picture: Path) -> None:
     """Writes a PNG with one plot for each log; losses are on a logarithmic axis."""
+    import matplotlib as mpl
+
     mpl.use("Agg")
     from matplotlib import pyplot
 

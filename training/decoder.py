@@ -1,19 +1,27 @@
-"""Stage d: the transparent decoder again, now on latents as the U-Net leaves them."""
+"""Stage d: the transparent decoder again, now on latents as the U-Net leaves them.
+
+Of latents that were drawn, alpha is known everywhere. Of latents that the real sampler made, it is
+known where it matters most: one everywhere without the patch, and zero along the border with it.
+Guidance moves the level of what is not there, and only these show by how much.
+"""
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from training import patch, tiny, unet
+from training import dataset, patch, sampled, tiny, unet
 from training.latents import Batch
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 from training.transparency import decoder_losses, trained
 from training.unet import trained_autoencoder, trained_base
 
-SETTINGS = Settings(steps=400, learning_rate=1e-3, average=0.98)
-TRANSPARENT, OPAQUE = 8, 4
+SETTINGS = Settings(steps=850, learning_rate=1e-3, average=0.98)
+TRANSPARENT, OPAQUE = 6, 1
+SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
 SIGMAS = (0.03, 0.8)  # noise that the U-Net takes away again, leaving the faults it is known by
+BORDER = 6  # pixels
 
 
 def train(place: Place) -> None:
@@ -23,21 +31,57 @@ def train(place: Place) -> None:
     autoencoder = trained_autoencoder(place)
     patched, base = patch.trained_patched(place), trained_base(place)
     transparent, opaque = patch.latents(place), unet.latents(place)
+    from_patched = sampled.load(place, "patched", patched, transparent)
+    from_base = sampled.load(place, "base", base, opaque)
 
     def decode(latent: torch.Tensor) -> torch.Tensor:
         return autoencoder.taesd_decoder(latent).float()
 
+    def some(latents: dataset.Floats, count: int, rng: np.random.Generator) -> torch.Tensor:
+        chosen = latents[rng.integers(len(latents), size=count)].astype(np.float32)
+        return torch.from_numpy(chosen).to(place.device)
+
     def loss(rng: np.random.Generator) -> Losses:
         with torch.no_grad(), place.autocast():
             sprite, plain = transparent.draw(TRANSPARENT, rng, square=True), opaque.draw(OPAQUE, rng, square=True)
-            latent = torch.cat((left_over(patched, sprite, rng), left_over(base, plain, rng)))
-            rgb, alpha = (place.tensor(part) for part in sprite.sprites.floats(sprite.index))
-            rgb = torch.cat((rgb, decode(plain.latents).clamp(0, 1)))
-            alpha = torch.cat((alpha, torch.ones_like(rgb[len(alpha) :, :1])))
+            made, made_opaque = some(from_patched, SAMPLED_TRANSPARENT, rng), some(from_base, SAMPLED_OPAQUE, rng)
+            latent = torch.cat((left_over(patched, sprite, rng), left_over(base, plain, rng), made_opaque, made))
             pictures = decode(latent)
-        return decoder_losses(decoder, pictures, latent, rgb, alpha, place)
+            rgb, alpha = (place.tensor(part) for part in sprite.sprites.floats(sprite.index))
+            whole = torch.cat((decode(plain.latents), pictures[-len(made) - len(made_opaque) : -len(made)]))
+            border = border_of(made, pictures)
+            latent, pictures, border = rolled(latent, pictures, border, rng)
+            rgb = torch.cat((rgb, whole.clamp(0, 1), torch.zeros_like(pictures[-len(made) :])))
+            alpha = torch.cat((alpha, torch.ones_like(whole[:, :1]), torch.zeros_like(border)))
+            known = torch.cat((torch.ones_like(alpha[: -len(made)]), border))
+        return decoder_losses(decoder, pictures, latent, rgb, alpha, known, place)
 
     Stage("decoder", place.state, {"decoder": decoder}, SETTINGS, loss, place.seed).run()
+
+
+def rolled(
+    latent: torch.Tensor, pictures: torch.Tensor, border: torch.Tensor, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns them with the last ones, those of `border`, moved round by as much as falls to them.
+
+    Otherwise the decoder would learn that a picture's edge is transparent, and not what is.
+    """
+    count = len(border)
+    down, right = (int(rng.integers(side)) for side in latent.shape[2:])
+
+    def roll(tensor: torch.Tensor, cell: int) -> torch.Tensor:
+        return tensor[-count:].roll((down * cell, right * cell), (2, 3))
+
+    cell = pictures.shape[2] // latent.shape[2]
+    latent = torch.cat((latent[:-count], roll(latent, 1)))
+    return latent, torch.cat((pictures[:-count], roll(pictures, cell))), roll(border, cell)
+
+
+def border_of(latents: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Returns [batch, 1, height, width], one in the outermost pixels and zero inside."""
+    height, width = pictures.shape[2:]
+    inside = torch.zeros(len(latents), 1, height - 2 * BORDER, width - 2 * BORDER, device=pictures.device)
+    return F.pad(inside, [BORDER] * 4, value=1.0)
 
 
 def left_over(modules: dict[str, nn.Module], batch: Batch, rng: np.random.Generator) -> torch.Tensor:

@@ -64,7 +64,7 @@ def train(place: Place) -> None:
             latent = plain + offset + NOISE * torch.rand(BATCH, 1, 1, 1, device=plain.device) * torch.randn_like(plain)
             decoded = autoencoder.taesd_decoder(latent).float()
         return {
-            **decoder_losses(decoder, decoded, latent, rgb, alpha, place),
+            **decoder_losses(decoder, decoded, latent, rgb, alpha, torch.ones_like(alpha), place),
             "same picture": ((0.3 + alpha) * (decoded - picture).abs()).mean(),
             "small offset": SMALL_OFFSET_WEIGHT * offset.square().mean(),
         }
@@ -85,6 +85,7 @@ def decoder_losses(
     latent: torch.Tensor,
     rgb: torch.Tensor,
     alpha: torch.Tensor,
+    known: torch.Tensor,
     place: Place,
 ) -> Losses:
     """Returns how far the decoder is from a sprite in one of the eight views that vote.
@@ -94,14 +95,16 @@ def decoder_losses(
     Args:
         pictures: what the autoencoder decodes, [batch, 3, height, width].
         latent: [batch, 4, height / 8, width / 8], of unit variance.
+        known: [batch, 1, height, width], one where alpha and colour are known, zero elsewhere.
     """
     view = ORIENTATIONS[8][int(torch.randint(8, ()))]
-    pictures, latent, rgb, alpha = (view.turn(tensor) for tensor in (pictures, latent, rgb, alpha))
+    pictures, latent, rgb, alpha, known = (view.turn(part) for part in (pictures, latent, rgb, alpha, known))
     with place.autocast():
         decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
     found, colour = decoded[:, :1], decoded[:, 1:]
+    error = known * (found - alpha)
     return {
-        "alpha": 2 * F.l1_loss(found, alpha) + 2 * F.mse_loss(found, alpha),
-        "colour": (alpha.clamp(min=0.02) * (colour - rgb).abs()).mean(),
-        "alpha edges": sum(F.l1_loss(found.diff(dim=d), alpha.diff(dim=d)) for d in (2, 3)),
+        "alpha": 2 * (error.abs() + error.square()).mean(),
+        "colour": (known * alpha.clamp(min=0.02) * (colour - rgb).abs()).mean(),
+        "alpha edges": sum(error.diff(dim=d).abs().mean() for d in (2, 3)),
     }

@@ -1,0 +1,59 @@
+"""Latents as jobs make them: the real sampler at the real guidance, whose pictures nobody has drawn."""
+
+from types import SimpleNamespace
+
+import comfy.k_diffusion.sampling as k_diffusion
+import numpy as np
+import torch
+from comfy.sdxl_clip import SDXLTokenizer
+from torch import nn
+from tqdm import tqdm
+
+from training import dataset, tiny, unet
+from training.latents import Latents, tokenize
+from training.place import Place
+
+COUNT = 448
+CHUNK = 64
+STEPS = 20  # of the stored workflow, as sampler, scheduler and negative prompt are
+NEGATIVE = "bad, ugly"
+GUIDANCE = (2.5, 7.0)  # around the stored workflow's 5
+
+
+def load(place: Place, name: str, modules: dict[str, nn.Module], prompts: Latents) -> dataset.Floats:
+    """Returns float16 [COUNT, 4, 16, 16] of this name, sampling them first where the folder lacks them.
+
+    Args:
+        modules: `model` and `text`, with a patch at work or without.
+        prompts: whose prompts are drawn.
+    """
+    path = place.state / "drawn" / f"sampled_{name}.npy"
+    if not path.exists():
+        rng = np.random.default_rng(place.seed)
+        torch.manual_seed(place.seed)
+        chunks = [
+            _sample(modules, prompts.draw(CHUNK, rng, square=True).tokens, rng)
+            for _ in tqdm(range(COUNT // CHUNK), desc=f"sampling {name}")
+        ]
+        dataset.write(path, torch.cat(chunks).cpu().numpy().astype(np.float16))
+    return np.load(path)
+
+
+@torch.inference_mode()
+def _sample(modules: dict[str, nn.Module], tokens: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Returns latents for prompts, int64 [2, batch, 77]."""
+    model, device, count = modules["model"], tokens.device, tokens.shape[1]
+    negative = torch.tensor(tokenize(SDXLTokenizer(), NEGATIVE), device=device)[:, None].expand(-1, count, -1)
+    guidance = torch.from_numpy(rng.uniform(*GUIDANCE, count).astype(np.float32)).to(device)[:, None, None, None]
+    positive, negative = (tiny.encode_text(modules["text"], part) for part in (tokens, negative))
+
+    def denoised(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        wanted, unwanted = (unet.denoise(model, noisy, sigma, text) for text in (positive, negative))
+        return unwanted + guidance * (wanted - unwanted)
+
+    sampling = model.model_sampling
+    patcher = SimpleNamespace(get_model_object=lambda _: sampling)  # where ComfyUI's sampler looks for it
+    denoised.inner_model = SimpleNamespace(model_patcher=patcher)
+    sigmas = k_diffusion.get_sigmas_karras(STEPS, float(sampling.sigma_min), float(sampling.sigma_max), device=device)
+    noise = torch.randn(count, 4, 16, 16, device=device) * torch.sqrt(1 + sigmas[0] ** 2)
+    return k_diffusion.sample_dpmpp_2m_sde(denoised, noise, sigmas, extra_args={}, disable=True)
