@@ -27,8 +27,8 @@ def write_patch(layer_model):
 
     def write(channels, strength=0.2):
         torch.manual_seed(1)
-        difference = torch.zeros(32, channels, 3, 3)
-        difference[:, 4:] = strength * torch.randn(32, channels - 4, 3, 3)
+        difference = torch.zeros(64, channels, 3, 3)
+        difference[:, 4:] = strength * torch.randn(64, channels - 4, 3, 3)
         save_file({f"{INPUT_CONV}::diff::0": difference}, layer_model / "wide.safetensors")
         return difference
 

@@ -170,7 +170,7 @@ def foreign_name(tensors):
 
 
 def padded_input_conv(tensors):
-    tensors[f"{INPUT_CONV}::diff::0"] = torch.ones(32, 8, 3, 3)
+    tensors[f"{INPUT_CONV}::diff::0"] = torch.ones(64, 8, 3, 3)
 
 
 def nothing(tensors):
@@ -188,7 +188,7 @@ def too_much_for_fp16(tensors):
         (absent_key, "1 of 56 entries: diffusion_model.absent.weight is not in the model"),
         (wrong_shape, "1 of 56 entries"),
         (foreign_name, "unet.weight is not <model key>"),
-        (padded_input_conv, "the diff of (32, 8, 3, 3) is larger than the weight of (32, 4, 3, 3)"),
+        (padded_input_conv, "the diff of (64, 8, 3, 3) is larger than the weight of (64, 4, 3, 3)"),
         (nothing, "wrong.safetensors holds no tensors"),
         (too_much_for_fp16, "is not finite in F16 after merging"),
     ],

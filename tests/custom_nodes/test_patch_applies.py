@@ -69,7 +69,7 @@ def test_conv_patch_adds_the_padded_difference(model, layer_model):
     torch.manual_seed(0)
     base = weights_in_use(model)
     differences = {key: torch.randn(base[key].shape) for key in CONV_KEYS}
-    differences[INPUT_CONV] = torch.randn(32, 8, 3, 3)
+    differences[INPUT_CONV] = torch.randn(64, 8, 3, 3)
     save_file({f"{key}::diff::0": value for key, value in differences.items()}, layer_model / "conv.safetensors")
     (patched,) = nodes.LayeredDiffusionApply().apply(model, CONV, 1.0, "conv.safetensors")
     assert_weights(base, weights_in_use(patched), differences)
