@@ -14,7 +14,7 @@ BUCKET_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$"
 class Settings(BaseSettings):
     """What may be set from outside; every field has a default that works after `scripts/setup`."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
     workflow: str = Field("txt2img_alpha", pattern=r"^[\w-]+$", description="name of the file in workflows/")
     profile: str = Field(

@@ -106,11 +106,12 @@ def test_stop_ends_the_child_and_its_folder(installed, tmp_path):
 
 def test_the_child_gets_no_secrets(installed, tmp_path, monkeypatch):
     """Variables that name keys, tokens, secrets or passwords stay in the worker."""
+    process = installed(f"env > {tmp_path}/environment; exit 1")
     for name in ("RUNPOD_AI_API_KEY", "HF_TOKEN", "BUCKET_SECRET_ACCESS_KEY", "DB_PASSWORD"):
         monkeypatch.setenv(name, "xyzzy")
     monkeypatch.setenv("HARMLESS", "plugh")
     with pytest.raises(ComfyUnavailable):
-        installed(f"env > {tmp_path}/environment; exit 1").client(Deadline(10))
+        process.client(Deadline(10))
     environment = (tmp_path / "environment").read_text()
     assert "xyzzy" not in environment
     assert "plugh" in environment

@@ -1,11 +1,12 @@
 """What is trained is what ComfyUI runs."""
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from comfyui_library import ROOT
 
-from training import export, patch, tiny, transparency, unet
+from training import decoder, export, patch, tiny, transparency, unet
 
 MODELS = ROOT / "models"
 
@@ -90,3 +91,24 @@ def test_an_opaque_sprite_has_no_offset():
     assert offset.shape == (1, 4, 8, 8)
     assert not offset[..., 4:].any()
     assert offset[..., :4].any()
+
+
+def test_the_border_is_as_wide_as_it_says():
+    """Only the outermost pixels of a sampled picture are known to be transparent."""
+    border = decoder.border_of(torch.zeros(2, 4, 8, 8), torch.zeros(5, 3, 64, 64))
+    assert border.shape == (2, 1, 64, 64)
+    inside = border[:, :, decoder.BORDER : -decoder.BORDER, decoder.BORDER : -decoder.BORDER]
+    assert not inside.any()
+    assert border.sum() == 2 * (64 * 64 - inside[0].numel())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_moved_round_stays_together(seed):
+    """Latent, picture and what is known of it move alike; the drawn ones before them stay where they are."""
+    latent = torch.randn(3, 4, 8, 8)
+    pictures = latent[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+    border = pictures[1:, :1]
+    moved, moved_pictures, moved_border = decoder.rolled(latent, pictures, border, np.random.default_rng(seed))
+    assert torch.equal(moved[0], latent[0])
+    assert torch.equal(moved_pictures, moved[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3))
+    assert torch.equal(moved_border, moved_pictures[1:, :1])
