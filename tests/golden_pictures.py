@@ -49,7 +49,7 @@ class Difference:
 
 
 # Measured (docs/golden.md): the same machine gives the same bytes; two threads in place of one, or AVX2
-# in place of AVX-512, stay below a tenth of this. A patch at 97 % of its strength is beyond it.
+# in place of AVX-512, move no sample by more than 1. A patch at 95 % of its strength is beyond it.
 TOLERANCE = Tolerance(mean=0.5, far=8, far_share=0.005)
 
 
