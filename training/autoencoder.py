@@ -4,9 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy.taesd.taesd import TAESD
+from torch import nn
 
 from training import dataset, tiny
-from training.loop import Losses, Settings, Stage
+from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 
 SETTINGS = Settings(steps=2800, learning_rate=6e-4, average=0.998)
@@ -31,8 +32,15 @@ def train(place: Place) -> None:
     Stage("autoencoder", place.state, {"autoencoder": module}, SETTINGS, loss, place.seed).run()
 
 
+def trained_autoencoder(place: Place) -> nn.Module:
+    """Returns what this stage has trained, frozen."""
+    module = tiny.autoencoder().to(place.device, memory_format=torch.channels_last)
+    load_average(place.state / "autoencoder.pt", {"autoencoder": module})
+    return module.requires_grad_(False)
+
+
 def pictures_of(
-    sprites: dataset.Sprites, index: dataset.Floats, backgrounds: dataset.Bytes, rng: np.random.Generator
+    sprites: dataset.Sprites, index: dataset.Indices, backgrounds: dataset.Bytes, rng: np.random.Generator
 ) -> dataset.Floats:
     """Returns opaque pictures, some of them over grey."""
     rgb, alpha = sprites.floats(index)

@@ -13,6 +13,7 @@ from training import backgrounds, sprites
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 
 GREY = 0.5  # what shows through a transparent sprite in the pictures that stand for it
 BACKGROUND_SIZE = 272
@@ -29,13 +30,13 @@ class Sprites:
     """
 
     rgba: Bytes
-    kinds: npt.NDArray[np.int64]
-    colours: npt.NDArray[np.int64]
+    kinds: Indices
+    colours: Indices
 
     def __len__(self) -> int:
         return len(self.rgba)
 
-    def floats(self, index: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def floats(self, index: Indices) -> tuple[Floats, Floats]:
         """Returns straight colour [n, height, width, 3] and alpha [n, height, width, 1], both in [0, 1]."""
         rgba = self.rgba[index].astype(np.float32) / 255
         return rgba[..., :3], rgba[..., 3:]

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from training import dataset, patch, sampled, tiny, unet
+from training.autoencoder import trained_autoencoder
 from training.latents import Batch
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 from training.transparency import decoder_losses, trained
-from training.unet import trained_autoencoder, trained_base
+from training.unet import trained_base
 
 SETTINGS = Settings(steps=850, learning_rate=1e-3, average=0.98)
 TRANSPARENT, OPAQUE = 6, 1

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from training import curves, decoder, patch, tiny, transparency
+from training.autoencoder import trained_autoencoder
 from training.place import Place
-from training.unet import trained_autoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"

@@ -83,7 +83,7 @@ def small(place: Place, rgb: dataset.Floats, alpha: dataset.Floats) -> torch.Ten
     return F.interpolate(rgba, (SIDE, SIDE), mode="area")
 
 
-def accuracy(classifier: Classifier, seen: torch.Tensor, kinds: dataset.Bytes) -> float:
+def accuracy(classifier: Classifier, seen: torch.Tensor, kinds: dataset.Indices) -> float:
     """Returns the share of pictures whose kind is recognised."""
     with torch.inference_mode():
         found = classifier(seen).argmax(1).cpu().numpy()

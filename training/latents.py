@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from comfy.sdxl_clip import SDXLTokenizer
 from tqdm import tqdm
@@ -40,7 +39,7 @@ class Batch:
     latents: torch.Tensor
     tokens: torch.Tensor
     sprites: dataset.Sprites
-    index: npt.NDArray[np.int64]
+    index: dataset.Indices
 
 
 class Latents:
@@ -96,7 +95,7 @@ def _encode(drawn: dataset.Sprites, chosen: range, encode: Encode, seed: int, wh
     return np.concatenate(chunks)
 
 
-def _tokens(place: Place) -> dataset.Bytes:
+def _tokens(place: Place) -> dataset.Indices:
     """Returns int32 [2, pairs of kind and colour, PROMPTS_OF_PAIR, 77]."""
     path = place.state / "drawn" / "tokens.npy"
     if not path.exists():

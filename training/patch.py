@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from training import dataset, tiny, unet
+from training.autoencoder import trained_autoencoder
 from training.latents import Latents
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 from training.transparency import trained
-from training.unet import trained_autoencoder, trained_base
+from training.unet import trained_base
 
 SETTINGS = Settings(steps=2400, learning_rate=2e-3, average=0.998)
 BATCH = 32

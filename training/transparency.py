@@ -11,10 +11,9 @@ from torch import nn
 from views import ORIENTATIONS  # custom_nodes/layerdiffuse_alpha
 
 from training import dataset, tiny
-from training.autoencoder import crop
+from training.autoencoder import crop, trained_autoencoder
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
-from training.unet import trained_autoencoder
 
 SETTINGS = Settings(steps=1400, learning_rate=1.5e-3, average=0.995)
 BATCH = 12

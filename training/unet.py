@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from training import dataset, tiny
+from training.autoencoder import trained_autoencoder
 from training.latents import Latents
 from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
@@ -64,13 +65,6 @@ def latents(place: Place) -> Latents:
             return encoder(pictures).float()
 
     return Latents(place, "opaque", encode)
-
-
-def trained_autoencoder(place: Place) -> nn.Module:
-    """Returns what stage a has trained, frozen."""
-    module = tiny.autoencoder().to(place.device, memory_format=torch.channels_last)
-    load_average(place.state / "autoencoder.pt", {"autoencoder": module})
-    return module.requires_grad_(False)
 
 
 def velocity_loss(
