@@ -1,4 +1,6 @@
-"""Everything that can go wrong with a job, by whose fault it is; each kind has a stable code.
+"""Everything that can go wrong, by whose fault it is; each kind has a stable code.
+
+A job that ends without a picture:
 
     GenerationError
     ├── InvalidInput         invalid_input         the caller's
@@ -12,7 +14,20 @@
     ├── BadPicture           bad_picture           what came is not the picture that was asked for
     ├── NotTransparent       not_transparent       a picture, but opaque or empty
     ├── ReplyTooLarge        reply_too_large
+    ├── StorageUnavailable   storage_unavailable   the job file or the folder of pictures cannot be used
     └── InternalError        internal              a fault in the worker itself
+
+A request over HTTP that does not become a job, or names none:
+
+    RequestRefused
+    ├── BadRequest           bad_request           no JSON object, or a field of the envelope is wrong
+    ├── Unauthorized         unauthorized
+    ├── NotFound             not_found
+    ├── MethodNotAllowed     method_not_allowed
+    ├── Conflict             conflict              the job is not in a state for that
+    ├── BodyTooLarge         body_too_large
+    ├── NotJson              unsupported_media_type
+    └── QueueFull            queue_full
 
 Messages go to callers: they carry no traceback, path, host name or secret.
 """
@@ -26,8 +41,8 @@ QUOTED_PATH = re.compile(r"""(["'`])(?:[A-Za-z]:\\|\\\\|~?/)[^"'`]*[/\\]([^"'`/\
 ABSOLUTE_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\|~?/)(?:[^\s'\"`:;,()\[\]{}<>|]+[/\\])+")
 
 
-class GenerationError(Exception):
-    """A job that ends without a picture.
+class LayerdiffuseError(Exception):
+    """What every kind has in common.
 
     Attributes:
         code: stable name of the kind of error.
@@ -46,6 +61,14 @@ class GenerationError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class GenerationError(LayerdiffuseError):
+    """A job that ends without a picture."""
+
+
+class RequestRefused(LayerdiffuseError):
+    """A request over HTTP that does not become a job, or names none."""
 
 
 class InvalidInput(GenerationError):
@@ -100,8 +123,53 @@ class ReplyTooLarge(GenerationError):
     code = "reply_too_large"
 
 
+class StorageUnavailable(GenerationError):
+    code = "storage_unavailable"
+    http_status = 503
+
+
 class InternalError(GenerationError):
     code = "internal"
+
+
+class BadRequest(RequestRefused):
+    code = "bad_request"
+    http_status = 400
+
+
+class Unauthorized(RequestRefused):
+    code = "unauthorized"
+    http_status = 401
+
+
+class NotFound(RequestRefused):
+    code = "not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(RequestRefused):
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class Conflict(RequestRefused):
+    code = "conflict"
+    http_status = 409
+
+
+class BodyTooLarge(RequestRefused):
+    code = "body_too_large"
+    http_status = 413
+
+
+class NotJson(RequestRefused):
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class QueueFull(RequestRefused):
+    code = "queue_full"
+    http_status = 429
 
 
 def presentable(text: str) -> str:

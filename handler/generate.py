@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from dataclasses import asdict
+from typing import Any
 
 import handler
 from handler import image
@@ -21,16 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class Generator:
-    """Runs the stored workflow on ComfyUI. Safe to use from several threads."""
+    """Runs the stored workflow on ComfyUI. Safe to use from several threads.
+
+    Attributes:
+        comfyui: the process that it runs on.
+    """
 
     def __init__(self, workflow: Workflow, comfyui: ComfyProcess, settings: Settings) -> None:
         self._workflow = workflow
-        self._comfyui = comfyui
+        self.comfyui = comfyui
         self._settings = settings
 
     def check(self, raw: object) -> None:
         """Raises InvalidInput where `generate` would."""
         validate(raw, self._workflow.parameters)
+
+    def input_schema(self) -> dict[str, Any]:
+        """Returns the JSON Schema of what `generate` takes."""
+        return self._workflow.input_schema()
 
     def start(self) -> None:
         """Starts ComfyUI and waits until it is ready.
@@ -38,7 +47,17 @@ class Generator:
         Raises:
             ComfyUnavailable: it does not start.
         """
-        self._comfyui.client(Deadline(self._settings.start_timeout_s))
+        self.comfyui.client(Deadline(self._settings.start_timeout_s))
+
+    def prepare(self) -> None:
+        """Makes the first job as fast as the next: starts ComfyUI and, with WARM_UP, loads the models.
+
+        Raises:
+            GenerationError: it does not start, or the workflow does not run.
+        """
+        self.start()
+        if self._settings.warm_up:
+            self.warm_up()
 
     def warm_up(self) -> None:
         """Runs the workflow once in small, so that the first job finds models loaded and kernels chosen.
@@ -78,7 +97,7 @@ class Generator:
         graph = workflow.render(values | drawn)
         if missing := missing_models(workflow, self._settings.models_dir):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
-        client = self._comfyui.client(deadline)
+        client = self.comfyui.client(deadline)
         ready_s = time.monotonic()
         try:
             run = client.run(graph, workflow.output_node, deadline, on_progress)
@@ -107,7 +126,7 @@ class Generator:
         """Starts ComfyUI again where it is gone or does not let go of a run, so that the next job finds it."""
         if client.is_stuck or isinstance(exc, ComfyUnavailable):
             log.warning("ComfyUI is started again", extra={"because": exc.code})
-            self._comfyui.restart(client)
+            self.comfyui.restart(client)
 
 
 def _filename() -> str:

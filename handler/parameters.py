@@ -85,6 +85,18 @@ class Parameter:
         return words + (" or null" if self.random else "")
 
 
+def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the JSON Schema of a request, with the defaults by parameter name."""
+    properties = {parameter.name: dict(parameter.schema) for parameter in parameters}
+    for parameter in parameters:
+        if parameter.random:
+            properties[parameter.name]["type"] = [parameter.schema["type"], "null"]
+        if parameter.name in defaults:
+            properties[parameter.name]["default"] = defaults[parameter.name]
+    required = [parameter.name for parameter in parameters if parameter.required]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
 def validate(raw: object, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """Returns the values that `raw` sets, by parameter name; a random parameter's null is left out.
 

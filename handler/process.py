@@ -48,6 +48,7 @@ class ComfyProcess:
         self._settings = settings
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._starts = 0
 
     def client(self, deadline: Deadline) -> ComfyClient:
         """Returns a client of the running ComfyUI, which is started, or waited for, when it is not ready.
@@ -70,6 +71,10 @@ class ComfyProcess:
         """Process id of ComfyUI, where it runs."""
         running = self._running
         return running.child.pid if running is not None and running.child.poll() is None else None
+
+    def restarts(self) -> int:
+        """Returns how often ComfyUI was started again."""
+        return max(0, self._starts - 1)
 
     def restart(self, failed: ComfyClient) -> None:
         """Ends the ComfyUI that `failed` talks to and starts another; does not wait for it to be ready.
@@ -115,6 +120,7 @@ class ComfyProcess:
             raise ComfyUnavailable("ComfyUI is not installed where COMFYUI_DIR says") from exc
         except OSError as exc:
             raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
+        self._starts += 1
         start = Deadline(self._settings.start_timeout_s)
         self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start)
         threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()

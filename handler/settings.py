@@ -1,5 +1,6 @@
 """Settings, read from environment variables of the same names in capitals."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,6 +32,11 @@ class Settings(BaseSettings):
     comfyui_dir: Path = Field(ROOT / ".comfyui", description="where scripts/setup put ComfyUI")
     models_dir: Path = Field(ROOT / "models", description="ComfyUI's models folder")
     workflows_dir: Path = Field(ROOT / "workflows", description="where the stored workflows are")
+    models_file: Path = Field(ROOT / "models.txt", description="list of the weight files that can be fetched")
+    hf_endpoint: AnyHttpUrl = Field(
+        AnyHttpUrl("https://huggingface.co"), description="mirror of the Hugging Face hub to fetch weights from"
+    )
+    hf_token: SecretStr | None = Field(None, description="told to https://huggingface.co when weights are fetched")
     bucket_endpoint_url: AnyHttpUrl | None = Field(None, description="address of S3 or what speaks its protocol")
     bucket_access_key_id: str | None = Field(None, min_length=1, description="the bucket's key")
     bucket_secret_access_key: SecretStr | None = Field(None, min_length=1, description="the bucket's secret")
@@ -43,7 +49,20 @@ class Settings(BaseSettings):
     bucket_allowed_endpoints: str = Field(
         "", description="addresses that a job's s3Config may name, separated by commas; none where empty"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    listen_host: str = Field("127.0.0.1", min_length=1, description="address that the HTTP server listens on")
+    port: int = Field(8000, ge=0, le=65_535, description="port that the HTTP server listens on; 0: any free one")
+    api_keys: SecretStr | None = Field(None, description="keys, separated by commas, of which a request must have one")
+    allow_without_keys: bool = Field(False, description="listen on other addresses than loopback without API_KEYS")
+    public_url: AnyHttpUrl | None = Field(
+        None, description="the server's address in replies, where callers see another"
+    )
+    data_dir: Path = Field(ROOT / ".data", description="the HTTP server's jobs and pictures")
+    queue_limit: int = Field(100, gt=0, le=100_000, description="most jobs that may wait; more are refused")
+    results_keep_s: float = Field(1800.0, gt=0, description="how long a result of /run is kept; of /runsync a minute")
+    results_limit_bytes: int = Field(50_000_000, gt=0, description="largest sum of kept results; pictures count apart")
+    pictures_keep_s: float = Field(86_400.0, gt=0, description="how long a picture is kept")
+    pictures_limit_bytes: int = Field(2_000_000_000, gt=0, description="largest sum of kept pictures")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged, and worse")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -73,6 +92,18 @@ class Settings(BaseSettings):
         if missing and len(missing) < len(needed):
             raise ValueError(f"{', '.join(missing)} missing: a bucket needs all four, or none of them set")
         return self
+
+    def keys(self) -> list[str]:
+        """Returns the keys of API_KEYS."""
+        text = self.api_keys.get_secret_value() if self.api_keys is not None else ""
+        return [key.strip() for key in text.split(",") if key.strip()]
+
+    @field_validator("hf_token")
+    @classmethod
+    def _fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("must be ASCII without blanks")
+        return value
 
     @field_validator("comfyui_args")
     @classmethod

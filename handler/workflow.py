@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from handler.errors import InvalidInput, WorkflowInvalid
-from handler.parameters import Parameter, shown, validate
+from handler.parameters import Parameter, schema_of, shown, validate
 
 Graph = dict[str, dict[str, Any]]
 
@@ -71,6 +71,15 @@ class Workflow:
             if parameter.name in values:
                 graph[self._ids[parameter.node]]["inputs"][parameter.input] = values[parameter.name]
         return graph
+
+    def input_schema(self) -> dict[str, Any]:
+        """Returns the JSON Schema of what callers may set, with the stored graph's literals as defaults."""
+        defaults = {
+            parameter.name: self._literal(self._graph, Place(parameter.node, parameter.input))
+            for parameter in self.parameters
+            if not parameter.required and not parameter.random
+        }
+        return schema_of(self.parameters, defaults)
 
     def size(self, graph: Graph) -> tuple[int, int]:
         """Returns (width, height) in pixels of the picture that a rendered graph asks for."""

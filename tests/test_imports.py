@@ -11,9 +11,22 @@ HANDLER = Path(__file__).parents[1] / "handler"
 LAYERS = (
     ("errors", "settings"),
     ("parameters", "workflow", "events", "image", "reply"),
-    ("deadline", "comfy", "process", "stored", "storage", "logs"),
-    ("generate",),
-    ("queue",),
+    ("deadline", "comfy", "process", "stored", "storage", "logs", "jobs", "pictures", "metrics", "models", "download"),
+    ("generate", "worker"),
+    ("dispatcher",),
+    (
+        "queue",
+        "refusals",
+        "access",
+        "body",
+        "openapi",
+        "api",
+        "serve",
+        "drawing",
+        "doctor",
+        "terminal",
+        "models_command",
+    ),
     ("__main__",),
 )
 ORDER = [module for layer in LAYERS for module in layer]

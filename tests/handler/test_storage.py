@@ -15,6 +15,7 @@ from handler.errors import InvalidInput
 from handler.reply import Generated
 from handler.settings import Settings
 from handler.storage import Bucket, Buckets, BucketUnavailable
+from handler.worker import Worker
 
 NAME = "alpha_1_abcdef.png"
 PNG = b"\x89PNG\r\n\x1a\n not decoded here"
@@ -172,7 +173,7 @@ class Drawn:
 
 
 def run(buckets, job):
-    handle = queue.make_handler(Drawn(), Settings(), buckets=buckets)
+    handle = queue.make_handler(Worker(Drawn(), buckets), Settings())
     return asyncio.run(handle({"id": "1", "input": {}, **job}))
 
 

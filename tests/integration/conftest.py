@@ -13,6 +13,7 @@ from handler.process import ComfyProcess
 from handler.queue import make_handler
 from handler.settings import Settings
 from handler.stored import load
+from handler.worker import Worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def generator(comfyui, settings):
 
 @pytest.fixture
 def handle(generator, settings):
-    return make_handler(generator, settings)
+    return make_handler(Worker(generator), settings)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def variant(comfyui, settings, tmp_path):
         for file, content in zip(files, contents, strict=True):
             file.write_text(json.dumps(content), "utf-8")
         changed = settings.model_copy(update={"workflows_dir": folder, **more})
-        return make_handler(Generator(load(changed), comfyui, changed), changed)
+        return make_handler(Worker(Generator(load(changed), comfyui, changed)), changed)
 
     return make
 

@@ -17,6 +17,7 @@ from handler.errors import JobTimeout
 from handler.generate import Generator
 from handler.process import ComfyProcess
 from handler.stored import load
+from handler.worker import Worker
 
 LONG = {"prompt": "x", "seed": 1, "width": 512, "height": 512, "num_inference_steps": 60}
 
@@ -48,7 +49,7 @@ def test_comfyui_killed_in_a_job(own_comfyui, settings, small):
     """SIGKILL of ComfyUI: the job ends in an error within seconds; the next finds it started again, pixels equal."""
     from handler.queue import make_handler
 
-    handle = make_handler(Generator(load(settings), own_comfyui, settings), settings)
+    handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
     before = job(handle, small)
     killed_pid = own_comfyui.pid
 
@@ -70,7 +71,7 @@ def test_comfyui_killed_between_jobs(own_comfyui, settings, small):
     """Killed while idle, it is started again by the next job, which succeeds."""
     from handler.queue import make_handler
 
-    handle = make_handler(Generator(load(settings), own_comfyui, settings), settings)
+    handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
     os.kill(own_comfyui.pid, signal.SIGKILL)
     time.sleep(0.5)
     assert works(handle, small)
@@ -88,7 +89,7 @@ def test_comfyui_hangs_in_a_job(own_comfyui, settings, small):
         generator.generate(LONG, Deadline(3))
     assert time.monotonic() - before < 12
     assert own_comfyui.pid != hung_pid
-    assert works(make_handler(generator, settings), small)
+    assert works(make_handler(Worker(generator), settings), small)
 
 
 def test_a_job_that_takes_too_long(comfyui, settings, handle, small):

@@ -17,6 +17,7 @@ from handler.process import ComfyProcess
 from handler.queue import make_handler
 from handler.settings import Settings
 from handler.stored import load
+from handler.worker import Worker
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
 
@@ -56,7 +57,7 @@ def run(comfyui, folder, patch_weight):
     graph_file.write_text(json.dumps(graph), "utf-8")
     params_file.write_text(json.dumps(params), "utf-8")
     changed = settings.model_copy(update={"workflows_dir": folder})
-    handle = make_handler(Generator(load(changed), process, changed), changed)
+    handle = make_handler(Worker(Generator(load(changed), process, changed)), changed)
     return asyncio.run(handle({"id": "full", "input": REQUEST}))
 
 

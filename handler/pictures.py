@@ -1,0 +1,88 @@
+"""The local folder of finished pictures."""
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from handler.errors import StorageUnavailable
+
+NAME = re.compile(r"alpha_[0-9]{1,12}_[0-9a-f]{6}\.png")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file with its size and times."""
+
+    path: Path
+    stat: os.stat_result
+
+
+class PictureFolder:
+    """Keeps pictures under the names that the worker gave them. Safe to use from several threads."""
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        """Raises StorageUnavailable where there is no such folder and none can be made."""
+        self._folder = folder
+        self._now = now
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StorageUnavailable(f"the folder of pictures cannot be made: {exc.strerror}") from exc
+
+    def put(self, filename: str, png: bytes) -> None:
+        """Stores a picture, whole or not at all.
+
+        Raises:
+            StorageUnavailable: the folder does not take it.
+        """
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as part:
+                try:
+                    part.write(png)
+                    part.flush()
+                    os.fsync(part.fileno())
+                    Path(part.name).replace(self._folder / filename)
+                except BaseException:
+                    Path(part.name).unlink(missing_ok=True)
+                    raise
+        except OSError as exc:
+            raise StorageUnavailable(f"the picture cannot be stored: {exc.strerror}") from exc
+
+    def find(self, filename: str) -> Found | None:
+        """Returns the picture's file, or None where the name is not one of ours or nothing is there."""
+        if not NAME.fullmatch(filename):
+            return None
+        path = self._folder / filename
+        try:
+            return Found(path, path.stat())
+        except OSError:
+            return None
+
+    def read(self, filename: str) -> bytes | None:
+        """Returns the picture, or None where `find` does."""
+        found = self.find(filename)
+        try:
+            return found.path.read_bytes() if found else None
+        except FileNotFoundError:
+            return None
+
+    def expire(self, keep_s: float, limit_bytes: int) -> None:
+        """Removes pictures older than `keep_s`, and the oldest where all together are over `limit_bytes`.
+
+        What a killed program left half-written goes too; other files stay.
+        """
+        found = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if NAME.fullmatch(path.name) or path.suffix == ".part":
+                    found.append((path.stat().st_mtime, path.stat().st_size, path))
+        total_bytes = 0
+        for written_s, size_bytes, path in sorted(found, reverse=True):
+            total_bytes += size_bytes
+            if total_bytes > limit_bytes or written_s + keep_s < self._now():
+                path.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""`layerdiffuse-alpha serve` as a program, with the tiny model, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / ".venv" / "bin" / "layerdiffuse-alpha"
+TINY = {"PROFILE": "tiny", "DEVICE": "cpu"}
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 4}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Runs while a `with` block lasts; `start` and `kill` for tests that need more than one life.
+
+    Where it need not be warm, it answers at once, and jobs wait until ComfyUI has started.
+    """
+
+    def __init__(self, data_dir, is_warm=True, **environment):
+        self.data_dir = data_dir
+        self._is_warm = is_warm
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.jobs = f"{self.url}/v2/tests"
+        self._environment = os.environ | TINY | {"DATA_DIR": str(data_dir), "PORT": str(self.port)} | environment
+        self.http = requests.Session()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        self.process = subprocess.Popen([PROGRAM, "serve"], env=self._environment, start_new_session=True, cwd="/")
+        end_s = time.monotonic() + 120
+        while not self._answers(200 if self._is_warm else 204):
+            assert self.process.poll() is None, f"ended with {self.process.returncode}"
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+
+    def _answers(self, least):
+        try:
+            return self.http.get(f"{self.url}/ping", timeout=10).status_code in {200, least}
+        except requests.ConnectionError:
+            return False
+
+    def stop(self):
+        """Stops it in good order; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def run(self, **request):
+        """Submits a job and returns its id."""
+        answer = self.http.post(f"{self.jobs}/run", json={"input": {"prompt": "a red apple", **SMALL, **request}})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    def status(self, job_id):
+        answer = self.http.get(f"{self.jobs}/status/{job_id}", timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def result(self, job_id, timeout_s=120):
+        """Returns the job when it is over."""
+        end_s = time.monotonic() + timeout_s
+        while (job := self.status(job_id))["status"] in {"IN_QUEUE", "IN_PROGRESS"}:
+            assert time.monotonic() < end_s, job
+            time.sleep(0.05)
+        return job

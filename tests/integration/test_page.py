@@ -1,0 +1,173 @@
+"""The page at / in Debian's Chromium, against the real server."""
+
+import io
+import shutil
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from server import Server
+
+CHROMIUM = shutil.which("chromium")
+KEY = "open sesame"
+MINUTE_MS = 60_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("data")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens the page as a person of this taste would, and lets the test fail where it complains in the console."""
+    contexts, complaints = [], []
+
+    def open_page(url, expected=(), **taste):
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **taste)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        page.goto(url)
+        page.complaints = complaints
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def draw(page, prompt):
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Seed").fill("7")
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
+
+
+def colour_in_the_corner(page):
+    """Returns RGB of the pixel that is just inside the stage's top left corner."""
+    shot = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
+    return shot.getpixel((4, 4))
+
+
+def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path):
+    """Prompt, progress, grounds, alpha, download, copies, and the last pictures."""
+    page = open_page(server.url, viewport={"width": 1200, "height": 900})
+    page.get_by_label("Prompt", exact=True).fill("a green leaf")
+    page.get_by_label("Width").select_option("256")
+    page.get_by_label("Height").select_option("256")
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_role("status")).to_contain_text("step", timeout=MINUTE_MS)
+    expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
+    page.get_by_label("Width").select_option("128")
+    page.get_by_label("Height").select_option("128")
+    draw(page, "it's a red apple")
+    expect(page.locator("#facts")).to_contain_text("128x128, seed 7")
+    for ground, expected in [("Black", (0, 0, 0)), ("White", (255, 255, 255))]:
+        page.get_by_label(ground, exact=True).check()
+        assert colour_in_the_corner(page) == expected
+    page.get_by_label("Which colour").fill("#ff0080")
+    assert colour_in_the_corner(page) == (255, 0, 128)
+    page.get_by_label("Checkerboard").check()
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    page.get_by_label("Alpha only").check()
+    pixel = "document.getElementById('canvas').getContext('2d').getImageData(1, 1, 1, 1).data.join()"
+    page.wait_for_function(f"{pixel} === '0,0,0,255'")
+    page.get_by_label("Alpha only").uncheck()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    saved = Image.open(download.value.path())
+    assert (saved.mode, saved.size) == ("RGBA", (128, 128))
+    assert download.value.suggested_filename.startswith("alpha_")
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_role("status")).to_have_text("copied")
+    assert r"it'\''s a red apple" in page.evaluate("navigator.clipboard.readText()")
+    expect(page.locator("#last img")).to_have_count(2)
+    page.reload()
+    expect(page.locator("#last img")).to_have_count(2)
+    page.locator("#last button").last.click()
+    expect(page.locator("#facts")).to_contain_text("a green leaf")
+    page.get_by_role("button", name="Forget them").click()
+    expect(page.locator("#last img")).to_have_count(0)
+
+
+def test_what_is_copied_runs(server, open_page, tmp_path):
+    """The Python and the curl of the page, run as they are, give the picture of the page."""
+    import subprocess
+    import sys
+
+    page = open_page(server.url)
+    draw(page, "a red apple with a 'quote'")
+    expected = page.evaluate("shown.blob.size")
+    for kind, command in [("Copy as Python", [sys.executable, "-c"]), ("Copy as curl", ["bash", "-c"])]:
+        page.get_by_role("button", name=kind).click()
+        expect(page.get_by_role("status")).to_have_text("copied")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        done = subprocess.run([*command, copied], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+        assert done.returncode == 0, done.stderr
+        page.evaluate("document.getElementById('state').textContent = ''")
+    assert '"seed":7' in done.stdout
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [expected]
+
+
+def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path):
+    """Control + Enter draws; nothing is wider than the screen; the ground is dark."""
+    page = open_page(server.url, viewport={"width": 360, "height": 740}, color_scheme="dark", has_touch=True)
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a yellow moon")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, background[4:-1].split(","))) < 60
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+
+
+def test_a_job_can_be_cancelled(server, open_page):
+    """And the next is drawn."""
+    page = open_page(server.url)
+    page.get_by_label("Width").select_option("512")
+    page.get_by_label("Height").select_option("512")
+    page.get_by_role("button", name="Draw").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=MINUTE_MS)
+    page.get_by_label("Width").select_option("128")
+    page.get_by_label("Height").select_option("128")
+    draw(page, "a red apple")
+
+
+def test_a_server_with_keys_asks_for_one(open_page, tmp_path):
+    """The field appears when it is needed, and with the key the page knows what the server takes."""
+    with Server(tmp_path, is_warm=False, API_KEYS=KEY) as server:
+        page = open_page(server.url)
+        expect(page.get_by_label("Key of this server")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("Bearer")
+        page.get_by_label("Key of this server").fill(KEY)
+        page.get_by_label("Key of this server").press("Tab")
+        expect(page.locator("#width option")).not_to_have_count(0)
+        page.get_by_role("button", name="Draw").click()
+        expect(page.get_by_role("status")).to_have_text("waiting for its turn")
+        page.complaints[:] = [line for line in page.complaints if "401" not in line]
+
+
+def test_a_server_that_is_gone_is_named(open_page, tmp_path):
+    """The page stays usable and says what is the matter."""
+    with Server(tmp_path, is_warm=False) as server:
+        page = open_page(server.url)
+        expect(page.locator("#width option")).not_to_have_count(0)
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_role("status")).to_have_text("The server does not answer.")
+    page.complaints[:] = [line for line in page.complaints if "ERR_CONNECTION_REFUSED" not in line]

@@ -1,0 +1,239 @@
+"""`layerdiffuse-alpha serve` with the real ComfyUI, and the clients that people have."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from server import PROGRAM, ROOT, SMALL, TINY, Server, free_port
+
+from handler import image
+
+SEEDS = Path(os.environ.get("SEED_DOCUMENTS", ROOT.parent / "shared" / "seeds"))
+FENCED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("data")) as server:
+        yield server
+
+
+def program(*arguments, cwd="/", **environment):
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        env=os.environ | TINY | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def test_a_picture_comes_back_transparent(server):
+    """Both APIs give the same picture for the same seed: whole, RGBA, of the size asked for."""
+    job = server.result(server.run(seed=7))
+    png = base64.b64decode(job["output"]["image_base64"])
+    image.check(png, 64, 64)
+    answer = server.http.post(f"{server.url}/alpha/v1/txt2img", json={"prompt": "a red apple", "seed": 7, **SMALL})
+    assert server.http.get(answer.json()["url"]).content == png
+
+
+def test_progress_is_told_while_a_job_runs(server):
+    """Someone who asks often enough sees steps, in order."""
+    job_id = server.run(num_inference_steps=60, width=256, height=256)
+    steps = []
+    while (job := server.status(job_id))["status"] in {"IN_QUEUE", "IN_PROGRESS"}:
+        if "output" in job:
+            steps.append(job["output"]["step"])
+        time.sleep(0.02)
+    assert len(set(steps)) > 5
+    assert steps == sorted(steps)
+
+
+def test_a_caller_who_hangs_up_cancels_the_job(server):
+    """The alpha API's job has no other use; the worker is free for the next."""
+    before = server.http.get(f"{server.jobs}/health").json()["jobs"]
+    request = {"prompt": "a red apple", "num_inference_steps": 60, "width": 512, "height": 512}
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(f"{server.url}/alpha/v1/txt2img", json=request, timeout=1)
+    started = time.monotonic()
+    server.result(server.run())
+    assert time.monotonic() - started < 15
+    assert server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"] == before["completed"] + 1
+
+
+def test_the_runpod_sdk_is_a_client(server, tmp_path):
+    """The package's own client runs against it: run, stream, output, run_sync, cancel, health, purge."""
+    script = f"""
+import runpod
+runpod.api_key, runpod.endpoint_url_base = "none", "{server.url}/v2"
+endpoint = runpod.Endpoint("tests")
+request = {{"input": {{"prompt": "a red apple", "seed": 7, **{SMALL}}}}}
+job = endpoint.run(request)
+print(job.status() in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"), list(job.stream())[:0])
+assert job.output(timeout=60)["seed"] == 7
+assert job.status() == "COMPLETED"
+assert endpoint.run_sync(request, timeout=60)["status"] == "success"
+other = endpoint.run(request)
+other.cancel()
+assert other.status() in ("CANCELLED", "COMPLETED")
+assert endpoint.health()["workers"]["idle"] + endpoint.health()["workers"]["running"] == 2 / 2
+assert endpoint.purge_queue()["status"] == "completed"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not SEEDS.is_dir(), reason="SEED_DOCUMENTS names no folder with the product's two documents")
+def test_the_python_of_the_seed_documents_runs(server, tmp_path):
+    """Submit and poll, and runsync, with key and address put in and nothing else changed."""
+    guide = (SEEDS / "runpod-serverless-guide.txt").read_text("utf-8")
+    scripts = [code for code in FENCED.findall(guide) if "requests." in code]
+    assert len(scripts) == 2
+    for number, code in enumerate(scripts):
+        changed = code.replace("https://api.runpod.ai", server.url).replace("YOUR_RUNPOD_API_KEY", "none")
+        assert sum(a != b for a, b in zip(code.splitlines(), changed.splitlines(), strict=True)) == 2
+        # The guide's pictures are of the size that it does not name.
+        script = tmp_path / f"{number}.py"
+        script.write_text(changed)
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert "completed" in done.stdout, done.stdout
+    image.check((tmp_path / "output_image.png").read_bytes(), 128, 128)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[sys.executable, "submit_and_poll.py"], ["node", "runsync.mjs"], ["bash", "alpha.sh"]],
+    ids=lambda command: command[-1],
+)
+def test_the_examples_run(server, tmp_path, command):
+    """Python, Node and curl: each writes the picture and says where."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(
+        [command[0], ROOT / "examples" / command[1]],
+        env=os.environ | {"BASE_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    image.check((tmp_path / done.stdout.split()[-1]).read_bytes(), 128, 128)
+
+
+def test_the_command_line_draws_with_a_server(server, tmp_path):
+    """Several pictures: files and seeds count up, and the same seed gives the same picture."""
+    done = program(
+        "generate", "a red apple", "-o", "a.png", "--seed", "7", "--count", "2", "--url", server.url, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.png", "a-2.png"]
+    endpoint = ["--endpoint", "tests", "--url", server.url]
+    done = program("generate", "-o", "b.png", "--seed", "8", *endpoint, cwd=tmp_path, RUNPOD_API_KEY="key")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a-2.png").read_bytes()
+
+
+def test_the_command_line_says_what_went_wrong(server, tmp_path):
+    """By exit status and in a sentence; no file is left."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for arguments, status, reason in [
+        (["--url", nobody], 3, "does not answer"),
+        (["--url", server.url, "--seed", "-1"], 1, "invalid_input: seed must be an integer"),
+        (["--url", f"{server.url}/nothing"], 1, "not_found"),
+        (["--endpoint", "x"], 2, "RUNPOD_API_KEY"),
+        (["--seed", "-1"], 1, "invalid_input: seed must be an integer"),
+    ]:
+        done = program("generate", "-o", "a.png", *arguments, cwd=tmp_path, RUNPOD_API_KEY="")
+        assert (done.returncode, reason in done.stderr) == (status, True), (arguments, done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_data_folder_is_for_one_server(server, tmp_path):
+    """A second one would run the first one's jobs; it ends with a sentence."""
+    done = program("serve", DATA_DIR=str(server.data_dir), PORT="0")
+    assert (done.returncode, "another server uses DATA_DIR" in done.stderr) == (1, True)
+    done = program("serve", DATA_DIR=str(tmp_path), PORT=str(server.port))
+    assert (done.returncode, "cannot be listened on" in done.stderr) == (2, True)
+
+
+def test_a_server_without_keys_stays_on_loopback(tmp_path):
+    """It does not start on other addresses unless told explicitly."""
+    done = program("serve", DATA_DIR=str(tmp_path), LISTEN_HOST="::", PORT="0")
+    assert done.returncode == 2
+    assert "without API_KEYS the server listens on loopback only" in done.stderr
+
+
+def test_no_job_is_lost_when_the_server_is_killed(tmp_path):
+    """kill -9 amid 20 jobs: after the next start all 20 end in a picture, the one that ran included."""
+    server = Server(tmp_path, is_warm=False)
+    server.start()
+    jobs = [server.run(seed=number) for number in range(20)]
+    while server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"] < 5:
+        time.sleep(0.02)
+    server.kill()
+    server.start()
+    try:
+        results = [server.result(job_id) for job_id in jobs]
+        assert [result["status"] for result in results] == ["COMPLETED"] * 20
+        assert [result["output"]["seed"] for result in results] == list(range(20))
+    finally:
+        server.stop()
+
+
+def test_a_stop_signal_ends_the_server_and_loses_nothing(tmp_path):
+    """In ten seconds, whatever runs; who waits is told, and the job runs after the next start."""
+    server = Server(tmp_path, is_warm=False)
+    server.start()
+    long = {"num_inference_steps": 60, "width": 512, "height": 512}
+    job_id = server.run(**long)
+    with ThreadPoolExecutor() as pool:
+        envelope = {"input": {"prompt": "a red apple", **SMALL}}
+        sync = pool.submit(requests.post, f"{server.jobs}/runsync", json=envelope, timeout=60)
+        alpha = pool.submit(requests.post, f"{server.url}/alpha/v1/txt2img", json=envelope["input"], timeout=60)
+        while server.http.get(f"{server.jobs}/health").json()["jobs"]["inQueue"] < 2:
+            time.sleep(0.02)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 12
+        assert sync.result().json()["status"] == "IN_QUEUE"
+        assert alpha.result().status_code == 503
+    server.start()
+    try:
+        assert server.result(job_id)["status"] == "COMPLETED"
+        assert server.result(sync.result().json()["id"])["status"] == "COMPLETED"
+    finally:
+        server.stop()
+
+
+def test_doctor_finds_a_sound_installation_sound(tmp_path):
+    """It looks at everything and draws a picture."""
+    done = program("doctor", PORT="0", DATA_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert "ok  a picture  128x128" in done.stdout
+
+
+def test_doctor_names_what_is_wrong(tmp_path):
+    """A weight file cut short, and ComfyUI missing: each with how to mend it; exit status 1."""
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    weights = tmp_path / "models" / "layer_model" / "tiny_transparent_decoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = program("doctor", "--quick", MODELS_DIR=str(tmp_path / "models"), PORT="0")
+    assert done.returncode == 1
+    assert re.search(rf"wrong  \S*{weights.name}  has \d+ bytes, its head says \d+\n\s+-> layerdiffuse-alpha models", done.stdout)
+    done = program("doctor", COMFYUI_DIR=str(tmp_path))
+    assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
