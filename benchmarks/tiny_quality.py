@@ -1,6 +1,6 @@
 """How good the tiny model is: 200 pictures through the stored workflow, with the patch and without it, judged.
 
-.venv/bin/python benchmarks/tiny_quality.py [--count 200] [--out FOLDER] [--sheet PNG]
+.venv/bin/python benchmarks/tiny_quality.py [--count 200] [--first SEED] [--out FOLDER] [--sheet PNG]
 
 Needs `scripts/setup --dev --training`. Pictures that the folder has already are not drawn again.
 """
@@ -58,10 +58,11 @@ def main() -> int:
     """Draws, judges and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, default=ROOT / ".training" / "quality")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first pictures")
     options = parser.parse_args()
-    cases = [case(seed) for seed in range(options.count)]
+    cases = [case(seed) for seed in range(options.first, options.first + options.count)]
     folders = {"with the patch": options.out / "with", "without": options.out / "without"}
     console = Console(highlight=False)
     with Progress(console=Console(stderr=True)) as bars, ThreadPoolExecutor() as pool:

@@ -42,16 +42,18 @@ class Sprites:
         return rgba[..., :3], rgba[..., 3:]
 
 
-def load_sprites(folder: Path, name: str, count: int, width: int, height: int, seed: int) -> Sprites:
+def load_sprites(
+    folder: Path, name: str, count: int, width: int, height: int, seed: int, margin: float = 0.0
+) -> Sprites:
     """Returns the sprites of this name, drawing them first where the folder lacks them.
 
     Kinds and colours take turns, so that each pair is there equally often.
     """
-    path = folder / f"{name}_{width}x{height}_{count}_{seed}.npy"
+    path = folder / f"{name}_{width}x{height}_{count}_{seed}_{margin}.npy"
     pairs = np.arange(count) % (len(sprites.KINDS) * len(sprites.COLOURS))
     kinds, colours = pairs // len(sprites.COLOURS), pairs % len(sprites.COLOURS)
     if not path.exists():
-        draw = partial(_draw_sprites, width=width, height=height, seed=seed)
+        draw = partial(_draw_sprites, width=width, height=height, seed=seed, margin=margin)
         write(path, _drawn(draw, count, f"sprites {width}x{height}"))
     return Sprites(np.load(path, mmap_mode="r"), kinds, colours)
 
@@ -80,12 +82,13 @@ def over_grey(rgb: Floats, alpha: Floats) -> Floats:
     return rgb * alpha + GREY * (1 - alpha)
 
 
-def _draw_sprites(indices: range, width: int, height: int, seed: int) -> Bytes:
+def _draw_sprites(indices: range, width: int, height: int, seed: int, margin: float) -> Bytes:
     kinds, colours = list(sprites.KINDS), list(sprites.COLOURS)
     drawn = np.empty((len(indices), height, width, 4), np.uint8)
     for i, index in enumerate(indices):
         kind = kinds[index // len(colours) % len(kinds)]
-        sprite = sprites.draw(kind, colours[index % len(colours)], width, height, np.random.default_rng([seed, index]))
+        rng = np.random.default_rng([seed, index])
+        sprite = sprites.draw(kind, colours[index % len(colours)], width, height, rng, margin)
         drawn[i, ..., :3] = np.rint(sprite.rgb * 255)
         drawn[i, ..., 3] = np.rint(sprite.alpha * 255)
     return drawn

@@ -18,7 +18,7 @@ from training.place import Place
 from training.transparency import decoder_losses, trained
 from training.unet import trained_base
 
-SETTINGS = Settings(steps=850, learning_rate=1e-3, average=0.98)
+SETTINGS = Settings(steps=1000, learning_rate=1e-3, average=0.98)
 TRANSPARENT, OPAQUE = 6, 1
 SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
 SIGMAS = (0.03, 0.8)  # noise that the U-Net takes away again, leaving the faults it is known by
@@ -55,7 +55,8 @@ def train(place: Place) -> None:
             rgb = torch.cat((rgb, whole.clamp(0, 1), torch.zeros_like(pictures[-len(made) :])))
             alpha = torch.cat((alpha, torch.ones_like(whole[:, :1]), torch.zeros_like(border)))
             known = torch.cat((torch.ones_like(alpha[: -len(made)]), border))
-        return decoder_losses(decoder, pictures, latent, rgb, alpha, known, place)
+        weight = alpha.clamp(min=0.01).sqrt()  # more than it shows: of smoke little shows, and it has a colour too
+        return decoder_losses(decoder, pictures, latent, rgb, alpha, known, weight, place)
 
     Stage("decoder", place.state, {"decoder": decoder}, SETTINGS, loss, place.seed).run()
 

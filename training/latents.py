@@ -48,19 +48,19 @@ class Latents:
     Args:
         name: of what `encode` makes, in the folder of what is kept.
         encode: latents of straight colour [n, height, width, 3] and alpha [n, height, width, 1].
-        share: of the sprites of each size.
+        share: of the usual number of sprites.
+        margin: around the sprites, see sprites.draw.
     """
 
-    def __init__(self, place: Place, name: str, encode: Encode, share: float = 1.0) -> None:
+    def __init__(self, place: Place, name: str, encode: Encode, share: float = 1.0, margin: float = 0.0) -> None:
         self._device = place.device
         self._tokens = _tokens(place)
         self._sizes = []
         for width, height, count, _ in SIZES:
-            drawn = place.sprites(width, height, count)
+            drawn = place.sprites(width, height, int(share * count), margin)
             path = place.state / "drawn" / f"{name}_{width}x{height}.npy"
             if not path.exists():
-                chosen = range(int(share * len(drawn)))
-                dataset.write(path, _encode(drawn, chosen, encode, place.seed, f"{name} {width}x{height}"))
+                dataset.write(path, _encode(drawn, encode, place.seed, f"{name} {width}x{height}"))
             self._sizes.append((drawn, np.load(path)))
 
     def draw(self, size: int, rng: np.random.Generator, square: bool = False) -> Batch:
@@ -85,12 +85,12 @@ class Latents:
         )
 
 
-def _encode(drawn: dataset.Sprites, chosen: range, encode: Encode, seed: int, what: str) -> dataset.Floats:
+def _encode(drawn: dataset.Sprites, encode: Encode, seed: int, what: str) -> dataset.Floats:
     """Returns float16 [sprites, 4, height / 8, width / 8]."""
     rng = np.random.default_rng(seed)
     chunks = []
-    for start in tqdm(chosen[::CHUNK], desc=f"latents {what}"):
-        rgb, alpha = drawn.floats(np.array(chosen[start : start + CHUNK]))
+    for start in tqdm(range(0, len(drawn), CHUNK), desc=f"latents {what}"):
+        rgb, alpha = drawn.floats(np.arange(start, min(start + CHUNK, len(drawn))))
         chunks.append(encode(rgb, alpha, rng).cpu().numpy().astype(np.float16))
     return np.concatenate(chunks)
 

@@ -12,10 +12,11 @@ from training.place import Place
 from training.transparency import trained
 from training.unet import trained_base
 
-SETTINGS = Settings(steps=2400, learning_rate=2e-3, average=0.998)
+SETTINGS = Settings(steps=6000, learning_rate=2e-3, average=0.998)
 BATCH = 32
 RANK = 16
 SPRITES_SHARE = 0.5
+MARGIN = 0.09
 PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -80,4 +81,4 @@ def latents(place: Place) -> Latents:
             picture = autoencoder.taesd_encoder(place.tensor(dataset.over_grey(rgb, alpha)))
             return picture.float() + offsets.offset(colour, opacity).float()
 
-    return Latents(place, "transparent", encode, SPRITES_SHARE)
+    return Latents(place, "transparent", encode, SPRITES_SHARE, MARGIN)

@@ -27,9 +27,11 @@ class Place:
     state: Path
     seed: int
 
-    def sprites(self, width: int = 128, height: int = 128, count: int = SPRITES) -> dataset.Sprites:
+    def sprites(
+        self, width: int = 128, height: int = 128, count: int = SPRITES, margin: float = 0.0
+    ) -> dataset.Sprites:
         """Returns the sprites to learn from."""
-        return dataset.load_sprites(self.state / "drawn", "train", count, width, height, self.seed)
+        return dataset.load_sprites(self.state / "drawn", "train", count, width, height, self.seed, margin)
 
     def held_out(self, count: int = 288) -> dataset.Sprites:
         """Returns sprites that no stage learns from."""

@@ -96,18 +96,20 @@ class Canvas:
         return Sprite(self._rgb.astype(np.float32), self._alpha.astype(np.float32))
 
 
-def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generator) -> Sprite:
-    """Returns a sprite of a size between 60 and 116 pixels, somewhere on the canvas.
+def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generator, margin: float = 0.0) -> Sprite:
+    """Returns a sprite of a size of up to 116 pixels, somewhere on the canvas.
 
     Args:
         kind: a key of KINDS.
         colour: a key of COLOURS.
         width, height: of the canvas, in pixels, at least 64.
         rng: varies size, place, tilt, mirror image, shading and the kind's own proportions.
+        margin: what stays free on every side, as a share of the shorter side, or of 128 pixels where that is longer.
     """
-    largest = 0.5 * min(116.0, 0.92 * min(width, height))
+    free = margin * min(128, width, height)
+    largest = 0.5 * min(116.0, 0.92 * min(width, height)) - free
     scale = float(rng.uniform(0.68, 1.0)) * largest
-    room_x, room_y = width / 2 - scale * 1.05, height / 2 - scale * 1.05
+    room_x, room_y = (side / 2 - scale * 1.05 - free for side in (width, height))
     centre_x = width / 2 + float(np.clip(rng.normal(0, 0.4), -1, 1)) * room_x
     centre_y = height / 2 + float(np.clip(rng.normal(0, 0.4), -1, 1)) * room_y
     tilt = float(np.clip(rng.normal(0, 0.16), -0.45, 0.45))

@@ -62,8 +62,9 @@ def train(place: Place) -> None:
             offset = encoder.offset(rgb, alpha).float()
             latent = plain + offset + NOISE * torch.rand(BATCH, 1, 1, 1, device=plain.device) * torch.randn_like(plain)
             decoded = autoencoder.taesd_decoder(latent).float()
+        known, weight = torch.ones_like(alpha), alpha.clamp(min=0.02)  # colour counts as much as it shows
         return {
-            **decoder_losses(decoder, decoded, latent, rgb, alpha, torch.ones_like(alpha), place),
+            **decoder_losses(decoder, decoded, latent, rgb, alpha, known, weight, place),
             "same picture": ((0.3 + alpha) * (decoded - picture).abs()).mean(),
             "small offset": SMALL_OFFSET_WEIGHT * offset.square().mean(),
         }
@@ -85,25 +86,26 @@ def decoder_losses(
     rgb: torch.Tensor,
     alpha: torch.Tensor,
     known: torch.Tensor,
+    weight: torch.Tensor,
     place: Place,
 ) -> Losses:
     """Returns how far the decoder is from a sprite in one of the eight views that vote.
-
-    Colour counts as much as it shows.
 
     Args:
         pictures: what the autoencoder decodes, [batch, 3, height, width].
         latent: [batch, 4, height / 8, width / 8], of unit variance.
         known: [batch, 1, height, width], one where alpha and colour are known, zero elsewhere.
+        weight: of the colour, [batch, 1, height, width].
     """
     view = ORIENTATIONS[8][int(torch.randint(8, ()))]
-    pictures, latent, rgb, alpha, known = (view.turn(part) for part in (pictures, latent, rgb, alpha, known))
+    parts = (pictures, latent, rgb, alpha, known, weight)
+    pictures, latent, rgb, alpha, known, weight = (view.turn(part) for part in parts)
     with place.autocast():
         decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
     found, colour = decoded[:, :1], decoded[:, 1:]
     error = known * (found - alpha)
     return {
         "alpha": 2 * (error.abs() + error.square()).mean(),
-        "colour": (known * alpha.clamp(min=0.02) * (colour - rgb).abs()).mean(),
+        "colour": (known * weight * (colour - rgb).abs()).mean(),
         "alpha edges": sum(error.diff(dim=d).abs().mean() for d in (2, 3)),
     }
