@@ -1,0 +1,76 @@
+# The worker as an image: ComfyUI, node packs, weights and our code. docs/deploy.md says how to use it.
+#
+# MODELS: sdxl (fetched and checked by models.txt), tiny (no GPU needed), none (weights from a volume).
+# Stages are ordered by how rarely they change, so that a change of our code moves kilobytes.
+
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS base
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 tini \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+
+# What builds; nothing of it stays but the folders that are copied out of it.
+FROM base AS environments
+RUN apt-get update && apt-get install -y --no-install-recommends git python3-venv
+WORKDIR /app
+COPY requirements requirements
+COPY installer installer
+COPY scripts/setup scripts/setup
+COPY snapshot.json ./
+ENV UV_SYSTEM_CERTS=1
+RUN scripts/setup \
+    # Nobody can write bytecode in the image, and compiling at each start takes longer than starting.
+    && .venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .venv/lib \
+    && .comfyui/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .comfyui/venv/lib .comfyui/app; \
+    test -x .comfyui/venv/bin/python && test -x .venv/bin/layerdiffuse-alpha
+
+FROM environments AS packs
+COPY custom_nodes custom_nodes
+RUN scripts/setup
+
+FROM environments AS weights
+ARG MODELS=sdxl
+COPY models models
+COPY models.txt ./
+COPY handler/__init__.py handler/errors.py handler/settings.py handler/models.py handler/download.py \
+    handler/models_command.py handler/terminal.py handler/
+RUN --mount=type=secret,id=HF_TOKEN \
+    export HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null)"; \
+    case "$MODELS" in \
+        sdxl) .venv/bin/python -m handler.models_command fetch sdxl && .venv/bin/python -m handler.models_command verify sdxl ;; \
+        tiny) ;; \
+        none) rm -rf models && mkdir models ;; \
+        *) echo "MODELS must be sdxl, tiny or none, got $MODELS" >&2; exit 2 ;; \
+    esac \
+    && find models -exec touch -h -d @0 {} +
+
+FROM base
+ARG MODELS=sdxl
+LABEL org.opencontainers.image.title="layerdiffuse-alpha" \
+    org.opencontainers.image.description="Text in, truly transparent PNG out: a RunPod worker on ComfyUI and LayerDiffuse" \
+    org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-or-later" \
+    layerdiffuse-alpha.models="${MODELS}"
+RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin worker \
+    && install -d -o worker -g worker /data
+WORKDIR /app
+COPY --from=environments /app/.comfyui/venv .comfyui/venv
+COPY --from=environments /app/.comfyui/app .comfyui/app
+COPY --from=weights /app/models models
+COPY --from=environments /app/.venv .venv
+COPY --from=environments /app/.comfyui/app.json .comfyui/
+COPY --from=packs /app/.comfyui/data .comfyui/data
+COPY LICENSE models.txt snapshot.json ./
+COPY custom_nodes custom_nodes
+COPY workflows workflows
+COPY scripts/healthcheck scripts/healthcheck
+COPY handler handler
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    DATA_DIR=/data
+USER worker
+HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/scripts/healthcheck"]
+ENTRYPOINT ["tini", "--", "layerdiffuse-alpha"]
+CMD ["worker"]

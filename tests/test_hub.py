@@ -1,0 +1,94 @@
+"""What RunPod's Hub reads: .runpod/hub.json and tests.json, in the shape of its documentation."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from handler import stored
+from handler.parameters import validate
+from handler.settings import Settings
+from scripts import hub
+
+ROOT = Path(__file__).parents[1]
+TEXT = {"type": "string", "minLength": 1}
+CUDA = {"type": "array", "items": {"type": "string", "pattern": r"^\d+\.\d$"}, "minItems": 1}
+
+
+def exact(required, optional=None):
+    """Returns the schema of an object that has these fields and no others."""
+    properties = required | (optional or {})
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+INPUT = exact(
+    {"name": TEXT, "type": {"enum": ["string", "number", "boolean"]}, "description": TEXT, "default": {}},
+    {
+        "required": {"type": "boolean"},
+        "advanced": {"type": "boolean"},
+        "options": {"type": "array", "items": exact({"label": TEXT, "value": TEXT}), "minItems": 2},
+    },
+)
+HUB = exact(
+    {
+        "title": TEXT,
+        "description": TEXT,
+        "type": {"const": "serverless"},
+        "category": {"enum": ["image"]},
+        "config": exact(
+            {
+                "runsOn": {"const": "GPU"},
+                "containerDiskInGb": {"type": "integer", "minimum": 20},
+                "gpuCount": {"const": 1},
+                "gpuIds": {"type": "string", "pattern": "^[A-Z]+_[0-9]+(,[A-Z]+_[0-9]+)*$"},
+            },
+            {"allowedCudaVersions": CUDA, "env": {"type": "array", "items": exact({"key": TEXT, "input": INPUT})}},
+        ),
+    },
+    {"iconUrl": TEXT},
+)
+TESTS = exact(
+    {
+        "tests": {
+            "type": "array",
+            "minItems": 1,
+            "items": exact(
+                {"name": TEXT, "input": {"type": "object"}, "timeout": {"type": "integer", "minimum": 1000}}
+            ),
+        },
+        "config": exact(
+            {"gpuTypeId": TEXT, "gpuCount": {"const": 1}},
+            {"env": {"type": "array", "items": exact({"key": TEXT, "value": TEXT})}, "allowedCudaVersions": CUDA},
+        ),
+    }
+)
+
+
+def read(name):
+    return json.loads((ROOT / ".runpod" / name).read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("name", "schema"), [("hub.json", HUB), ("tests.json", TESTS)])
+def test_the_file_has_the_documented_shape(name, schema):
+    """Every field that the Hub asks for, of its type, and none that it does not know."""
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(read(name))] == []
+
+
+def test_the_settings_of_the_hub_are_the_worker_s():
+    """Names, types, defaults and descriptions come from handler/settings.py (scripts/hub writes them)."""
+    assert read("hub.json")["config"]["env"] == hub.entries()
+    assert set(hub.ELSEWHERE) <= set(Settings.model_fields)
+
+
+def test_the_hub_s_tests_are_valid_requests():
+    """Against the workflow as SDXL runs it."""
+    parameters = stored.load(Settings(profile="sdxl")).parameters
+    for test in read("tests.json")["tests"]:
+        validate(test["input"], parameters)
+
+
+def test_the_hub_finds_a_handler_that_starts_ours():
+    """And a Dockerfile."""
+    assert "from handler.__main__ import main" in (ROOT / ".runpod" / "handler.py").read_text("utf-8")
+    assert (ROOT / "Dockerfile").is_file()
