@@ -234,6 +234,7 @@ def test_doctor_names_what_is_wrong(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     done = program("doctor", "--quick", MODELS_DIR=str(tmp_path / "models"), PORT="0")
     assert done.returncode == 1
-    assert re.search(rf"wrong  \S*{weights.name}  has \d+ bytes, its head says \d+\n\s+-> layerdiffuse-alpha models", done.stdout)
+    fault = rf"wrong  \S*{weights.name}  has \d+ bytes, its head says \d+\n\s+-> layerdiffuse-alpha models"
+    assert re.search(fault, done.stdout)
     done = program("doctor", COMFYUI_DIR=str(tmp_path))
     assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
