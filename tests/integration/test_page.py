@@ -34,7 +34,7 @@ def open_page(browser):
     """Opens the page as a person of this taste would, and lets the test fail where it complains in the console."""
     contexts, complaints = [], []
 
-    def open_page(url, expected=(), **taste):
+    def open_page(url, **taste):
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **taste)
         contexts.append(context)
         page = context.new_page()
@@ -83,10 +83,11 @@ def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path
     assert colour_in_the_corner(page) == (255, 0, 128)
     page.get_by_label("Checkerboard").check()
     page.screenshot(path=tmp_path / "page.png", full_page=True)
-    page.get_by_label("Alpha only").check()
+    page.get_by_role("checkbox", name="Alpha only").check()
     pixel = "document.getElementById('canvas').getContext('2d').getImageData(1, 1, 1, 1).data.join()"
-    page.wait_for_function(f"{pixel} === '0,0,0,255'")
-    page.get_by_label("Alpha only").uncheck()
+    while page.evaluate(pixel) != "0,0,0,255":  # it is painted a moment later
+        page.wait_for_timeout(20)
+    page.get_by_role("checkbox", name="Alpha only").uncheck()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     saved = Image.open(download.value.path())
@@ -160,6 +161,7 @@ def test_a_server_with_keys_asks_for_one(open_page, tmp_path):
         expect(page.locator("#width option")).not_to_have_count(0)
         page.get_by_role("button", name="Draw").click()
         expect(page.get_by_role("status")).to_have_text("waiting for its turn")
+        page.goto("about:blank")  # it would ask on and on
         page.complaints[:] = [line for line in page.complaints if "401" not in line]
 
 
