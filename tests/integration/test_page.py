@@ -90,8 +90,8 @@ def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path
     page.get_by_role("checkbox", name="Alpha only").uncheck()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
-    saved = Image.open(download.value.path())
-    assert (saved.mode, saved.size) == ("RGBA", (128, 128))
+    with Image.open(download.value.path()) as saved:
+        assert (saved.mode, saved.size) == ("RGBA", (128, 128))
     assert download.value.suggested_filename.startswith("alpha_")
     page.get_by_role("button", name="Copy as curl").click()
     expect(page.get_by_role("status")).to_have_text("copied")
