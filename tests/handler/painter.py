@@ -46,14 +46,14 @@ class Painter:
         return Generated(PNG, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
 
 
-def painted_service(settings):
+def painted_service(settings, buckets=None):
     """Returns a service and the painter behind it."""
     painter = Painter(settings)
     metrics, pictures = Metrics(), PictureFolder(settings.data_dir / "pictures")
     store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
     service = Service(
         settings=settings,
-        dispatcher=Dispatcher(store, Worker(painter), pictures, settings, metrics),
+        dispatcher=Dispatcher(store, Worker(painter, buckets), pictures, settings, metrics),
         store=store,
         pictures=pictures,
         metrics=metrics,

@@ -27,8 +27,10 @@ def make(tmp_path):
     """Makes a client of a server with these settings: `make(queue_limit=…)`."""
     opened = []
 
-    def make(prepare=lambda: None, stop=lambda: None, **more):
-        service, painter = painted_service(Settings(profile="tiny", data_dir=tmp_path, job_timeout_s=20, **more))
+    def make(prepare=lambda: None, stop=lambda: None, buckets=None, **more):
+        service, painter = painted_service(
+            Settings(profile="tiny", data_dir=tmp_path, job_timeout_s=20, **more), buckets
+        )
         service = dataclasses.replace(service, prepare=prepare, stop=stop)
         client = TestClient(make_app(service), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
         client.__enter__()
@@ -305,6 +307,39 @@ def test_the_address_is_the_one_that_callers_see(make):
     client = make(public_url="https://pictures.example.com/")
     answer = client.post("/alpha/v1/txt2img", json={"prompt": "an apple"}).json()
     assert answer["url"] == f"https://pictures.example.com/alpha/v1/file/{answer['filename']}"
+
+
+class Shelf:
+    """A bucket that every job's picture goes to; over S3's protocol: test_storage.py."""
+
+    def __init__(self):
+        self.kept = {}
+        self.configs = []
+
+    def of_job(self, s3_config):
+        self.configs.append(s3_config)
+        return self
+
+    def put(self, filename, png):
+        self.kept[filename] = png
+        return f"https://shelf.example/{filename}"
+
+
+def test_a_picture_in_a_bucket_is_known_by_its_url(make, tmp_path):
+    """Both APIs name it; nothing stays here, and /status still has it after a restart."""
+    shelf = Shelf()
+    client = make(buckets=shelf)
+    answer = client.post("/alpha/v1/txt2img", json={"prompt": "an apple"}).json()
+    assert answer["url"] == f"https://shelf.example/{answer['filename']}"
+    job_id = submit(client, s3Config={"bucketName": "mine"})
+    output = when(client, job_id, "COMPLETED")["output"]
+    assert (output["url"], output["image_url"]) == (f"https://shelf.example/{output['filename']}",) * 2
+    assert "image_base64" not in output
+    assert shelf.configs == [None, {"bucketName": "mine"}]
+    assert set(shelf.kept.values()) == {PNG}
+    assert list((tmp_path / "pictures").iterdir()) == []
+    client.__exit__(None, None, None)
+    assert status(make(), job_id)["output"] == output
 
 
 def test_the_alpha_api_names_every_fault(client):
