@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from handler import stored
+from handler import stored, weights
 from handler.access import is_loopback
 from handler.deadline import Deadline
 from handler.errors import GenerationError
@@ -81,10 +81,10 @@ def examine(settings: Settings, draws: bool = True) -> Iterator[Finding]:
     if workflow.profile == stored.FALLBACK_PROFILE and settings.profile == "auto":
         remedy = "layerdiffuse-alpha models fetch, to draw with SDXL"
         yield Finding(Verdict.ODD, "profile", "SDXL's weights are not there, the tiny model draws", remedy)
-    weights = [_weight(settings.models_dir, file) for file in workflow.models]
-    yield from weights
+    files = [_weight(settings, file) for file in workflow.models]
+    yield from files
     yield from _machine(settings)
-    if draws and all(finding.verdict is Verdict.GOOD for finding in weights):
+    if draws and all(finding.verdict is Verdict.GOOD for finding in files):
         yield _picture(settings, workflow)
 
 
@@ -114,8 +114,8 @@ def _engine(python: Path, settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.ODD, "GPU", "none", remedy)
 
 
-def _weight(models_dir: Path, file: ModelFile) -> Finding:
-    path = models_dir / file.folder / file.name
+def _weight(settings: Settings, file: ModelFile) -> Finding:
+    path = weights.find(file, settings) or settings.models_dir / file.folder / file.name
     remedy = "layerdiffuse-alpha models fetch, or for the tiny model, git checkout models"
     try:
         size_bytes = path.stat().st_size
@@ -130,7 +130,8 @@ def _weight(models_dir: Path, file: ModelFile) -> Finding:
         return Finding(Verdict.BAD, str(file), "is not a whole safetensors file", remedy)
     if size_bytes != expected_bytes:
         return Finding(Verdict.BAD, str(file), f"has {size_bytes} bytes, its head says {expected_bytes}", remedy)
-    return Finding(Verdict.GOOD, str(file), f"{size_bytes / 1e6:,.1f} MB, {len(tensors)} tensors")
+    where = "" if path.is_relative_to(settings.models_dir) else f", in {path.parent}"
+    return Finding(Verdict.GOOD, str(file), f"{size_bytes / 1e6:,.1f} MB, {len(tensors)} tensors{where}")
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import handler
-from handler import image
+from handler import image, weights
 from handler.comfy import ComfyClient, OnProgress
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, GenerationError, ModelMissing, NotTransparent
@@ -55,6 +55,8 @@ class Generator:
         Raises:
             GenerationError: it does not start, or the workflow does not run.
         """
+        for file in self._workflow.models:
+            log.info("weights", extra={"file": str(file), "from": str(weights.find(file, self._settings))})
         self.start()
         if self._settings.warm_up:
             self.warm_up()
@@ -95,7 +97,7 @@ class Generator:
             if parameter.random
         }
         graph = workflow.render(values | drawn)
-        if missing := missing_models(workflow, self._settings.models_dir):
+        if missing := missing_models(workflow, self._settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
         client = self.comfyui.client(deadline)
         ready_s = time.monotonic()

@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from handler import weights
 from handler.comfy import ComfyClient
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, JobTimeout
@@ -197,6 +198,7 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
     folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
     for folder in folders.values():
         folder.mkdir()
+    config = weights.write_config(settings, scratch)
     return [
         str(comfyui / "venv" / "bin" / "python"),
         "-u",
@@ -205,6 +207,7 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
         *("--listen", HOST, "--port", str(port)),
         *("--base-directory", str(comfyui / "data"), "--models-directory", str(settings.models_dir)),
         *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),
+        *(["--extra-model-paths-config", str(config)] if config else []),
         *("--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--preview-method", "none"),
         *(["--cpu"] if on_cpu(settings) else []),
         *shlex.split(settings.comfyui_args),

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     comfyui_dir: Path = Field(ROOT / ".comfyui", description="where scripts/setup put ComfyUI")
     models_dir: Path = Field(ROOT / "models", description="ComfyUI's models folder")
     workflows_dir: Path = Field(ROOT / "workflows", description="where the stored workflows are")
+    weights_dirs: str = Field(
+        "/runpod-volume/models", description="folders, separated by colons, that may have what the models folder lacks"
+    )
+    hf_cache_dir: Path = Field(
+        Path("/runpod-volume/huggingface-cache/hub"), description="cache of the Hugging Face hub that may have it too"
+    )
     models_file: Path = Field(ROOT / "models.txt", description="list of the weight files that can be fetched")
     hf_endpoint: AnyHttpUrl = Field(
         AnyHttpUrl("https://huggingface.co"), description="mirror of the Hugging Face hub to fetch weights from"

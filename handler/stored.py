@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from handler import weights
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
 from handler.workflow import NO_OVERRIDES, ModelFile, Workflow, build
@@ -24,16 +25,16 @@ def load(settings: Settings) -> Workflow:
     if settings.profile != "auto":
         return _load(settings, settings.profile)
     workflow = _load(settings, STORED_PROFILE)
-    missing = missing_models(workflow, settings.models_dir)
+    missing = missing_models(workflow, settings)
     if not missing:
         return workflow
     log.warning("SDXL weights are missing, the tiny model is used", extra={"missing": [str(file) for file in missing]})
     return _load(settings, FALLBACK_PROFILE)
 
 
-def missing_models(workflow: Workflow, models_dir: Path) -> list[ModelFile]:
-    """Returns the weight files that the workflow needs and that are not in `models_dir`."""
-    return [file for file in workflow.models if not (models_dir / file.folder / file.name).is_file()]
+def missing_models(workflow: Workflow, settings: Settings) -> list[ModelFile]:
+    """Returns the weight files that the workflow needs and that are nowhere to be found."""
+    return [file for file in workflow.models if weights.find(file, settings) is None]
 
 
 def _load(settings: Settings, profile: str) -> Workflow:

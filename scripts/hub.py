@@ -8,7 +8,7 @@ from handler.settings import Settings
 
 HUB = Path(__file__).resolve().parents[1] / ".runpod" / "hub.json"
 ELSEWHERE = (  # of the image's own folders, or of the HTTP server alone
-    *("comfyui_dir", "models_dir", "models_file", "workflows_dir", "device"),
+    *("comfyui_dir", "models_dir", "weights_dirs", "hf_cache_dir", "models_file", "workflows_dir", "device"),
     *("listen_host", "port", "api_keys", "allow_without_keys", "public_url", "data_dir", "queue_limit"),
     *("results_keep_s", "results_limit_bytes", "pictures_keep_s", "pictures_limit_bytes"),
     *("hf_token", "hf_endpoint"),

@@ -11,7 +11,8 @@ HANDLER = Path(__file__).parents[1] / "handler"
 LAYERS = (
     ("errors", "settings"),
     ("parameters", "workflow", "events", "image", "reply"),
-    ("deadline", "comfy", "process", "stored", "storage", "logs", "jobs", "pictures", "metrics", "models", "download"),
+    ("deadline", "models", "weights", "comfy", "process", "stored", "storage", "logs", "jobs", "pictures", "metrics"),
+    ("download",),
     ("generate", "worker"),
     ("dispatcher",),
     (

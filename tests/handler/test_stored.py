@@ -36,7 +36,7 @@ def test_a_set_profile_is_taken_whatever_is_there(settings):
     """PROFILE=sdxl never becomes the tiny model; what is missing is known by name."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     assert workflow.profile == "sdxl"
-    assert [str(file) for file in missing_models(workflow, settings.models_dir)] == [
+    assert [str(file) for file in missing_models(workflow, settings)] == [
         "models/checkpoints/sd_xl_base_1.0.safetensors",
         "models/layer_model/layer_xl_transparent_attn.safetensors",
         "models/layer_model/vae_transparent_decoder.safetensors",

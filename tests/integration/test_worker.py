@@ -194,3 +194,13 @@ def wait_for(port, server):
         else:
             return
     raise AssertionError("the server did not come up in 60 s")
+
+
+def test_weights_may_be_on_a_volume(tmp_path):
+    """With an empty models folder the picture is drawn by what the volume has."""
+    (tmp_path / "models").mkdir()
+    job = '{"input": {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64}}'
+    places = {"MODELS_DIR": str(tmp_path / "models"), "WEIGHTS_DIRS": str(ROOT / "models")}
+    done = run("worker", "--test_input", job, **places)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "COMPLETED"
