@@ -6,13 +6,18 @@
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS base
+# Debian withdraws old versions, so a pinned one would soon not build.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 
 # What builds; nothing of it stays but the folders that are copied out of it.
 FROM base AS environments
-RUN apt-get update && apt-get install -y --no-install-recommends git python3-venv
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends git python3-venv \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY requirements requirements
 COPY installer installer
@@ -36,7 +41,8 @@ COPY models.txt ./
 COPY handler/__init__.py handler/errors.py handler/settings.py handler/models.py handler/download.py \
     handler/models_command.py handler/terminal.py handler/
 RUN --mount=type=secret,id=HF_TOKEN \
-    export HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null)"; \
+    HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null)"; \
+    export HF_TOKEN; \
     case "$MODELS" in \
         sdxl) .venv/bin/python -m handler.models_command fetch sdxl && .venv/bin/python -m handler.models_command verify sdxl ;; \
         tiny) ;; \
@@ -70,7 +76,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     DATA_DIR=/data
-USER worker
+USER 1000:1000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/scripts/healthcheck"]
-ENTRYPOINT ["tini", "--", "layerdiffuse-alpha"]
+ENTRYPOINT ["tini", "-s", "--", "layerdiffuse-alpha"]
 CMD ["worker"]
