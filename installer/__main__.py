@@ -1,4 +1,4 @@
-"""Brings the repository's folder into the state that its locks describe: python -m installer [--dev] [--training]"""
+"""Brings the folder into the state of its locks: python -m installer [--dev] [--training] [--with-upstream]"""
 
 import argparse
 import fcntl
@@ -22,9 +22,10 @@ Say = Callable[[str], None]
 class Setup:
     """The steps of a setup, each idempotent, each telling in words what it found or did."""
 
-    def __init__(self, root: Path, dev: bool, training: bool) -> None:
+    def __init__(self, root: Path, dev: bool, training: bool, upstream: bool) -> None:
         self.root = root
         self.training = training
+        self.upstream = upstream
         self.state = root / ".comfyui"
         self.dev = _remember_dev(self.state / "dev", dev)
         self.uv = root / ".tools/bin/uv"
@@ -38,6 +39,8 @@ class Setup:
         self._step("ComfyUI environment", self._engine)
         if self.training:
             self._step("training environment", self._trainer)
+        if self.upstream:
+            self._step("disabled packs", self._disabled)
 
     def _comfyui(self, say: Say) -> str:
         source_lock = self.root / "requirements/comfyui-source.txt"
@@ -65,6 +68,10 @@ class Setup:
 
     def _trainer(self, say: Say) -> str:
         return environment.ensure(self.uv, self._environment(".training/venv", "training"), dev=False, say=say)
+
+    def _disabled(self, _: Say) -> str:
+        places = nodes.install_disabled(self.snapshot.git_nodes, self.state / "upstream")
+        return f"ok, not loaded: {', '.join(str(place.relative_to(self.root)) for place in places)}"
 
     def _environment(self, folder: str, lock: str) -> environment.Environment:
         requirements = self.root / "requirements"
@@ -116,6 +123,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Install or repair everything in this folder.")
     parser.add_argument("--dev", action="store_true", help="also install the development tools")
     parser.add_argument("--training", action="store_true", help="also install what trains the tiny model")
+    parser.add_argument(
+        "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, to compare with"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = Path.cwd()
@@ -123,7 +133,7 @@ def main() -> int:
     try:
         (root / ".comfyui").mkdir(exist_ok=True)
         with locked(root / ".comfyui/setup.lock", LOCK_TIMEOUT_S):
-            Setup(root, options.dev, options.training).run()
+            Setup(root, options.dev, options.training, options.with_upstream).run()
     except KeyboardInterrupt:
         report.failure("interrupted")
         return 130

@@ -51,6 +51,19 @@ def install_pinned(nodes: Iterable[GitNode], folder: Path) -> int:
     return len(enabled)
 
 
+def install_disabled(nodes: Iterable[GitNode], folder: Path) -> list[Path]:
+    """Checkouts of the disabled packs at their commits, in ``folder``, from where ComfyUI does not load them.
+
+    Raises:
+        SetupError: a pack cannot be had.
+    """
+    places = {folder / node.name: node for node in nodes if node.disabled}
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, node in places.items():
+        _install(node, place)
+    return list(places)
+
+
 def _install(node: GitNode, place: Path) -> None:
     fault = git.fault(node.commit, place)
     if fault is None:

@@ -73,6 +73,16 @@ def test_an_enabled_pack_is_installed_at_its_commit(repository: Repository, tmp_
     assert names(folder) == ["Pack"]
 
 
+def test_a_disabled_pack_can_be_had_beside(repository: Repository, tmp_path: Path) -> None:
+    """At its commit, in a folder of its own; enabled ones are not in it."""
+    url, first, _ = repository
+    enabled = GitNode("https://example.invalid/other", first, False)
+    assert nodes.install_disabled([GitNode(url, first, True), enabled], tmp_path / "upstream") == [
+        tmp_path / "upstream/Pack"
+    ]
+    assert (tmp_path / "upstream/Pack/main.py").read_text() == "first"
+
+
 @pytest.mark.parametrize("own", ["main.py", "own.cfg"])
 def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: Path, own: str) -> None:
     """A checkout that must change but holds edits or files of its own is an error, and it stays."""
