@@ -760,7 +760,9 @@ def test_a_wrong_list_exits_with_2(run, tmp_path):
 def test_ctrl_c_leaves_a_part_to_go_on_with(run, server, tmp_path):
     """The program ends at once, although the server stalls; the next call asks for the rest."""
     server.plan = [stalls]
-    program = "from handler.models_command import app; app(['fetch'])"
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heeded}; from handler.models_command import app; app(['fetch'])"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
     part = tmp_path / "models" / f"{NAME}.part"
     end_s = time.monotonic() + 20
@@ -771,6 +773,7 @@ def test_ctrl_c_leaves_a_part_to_go_on_with(run, server, tmp_path):
         assert process.wait(5) != 0
     finally:
         process.kill()
+        process.wait()
     size_bytes = part.stat().st_size
     assert part.read_bytes() == CONTENT[:size_bytes]
     assert run("fetch").exit_code == 0
