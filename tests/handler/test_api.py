@@ -27,11 +27,11 @@ def make(tmp_path):
     """Makes a client of a server with these settings: `make(queue_limit=…)`."""
     opened = []
 
-    def make(prepare=lambda: None, stop=lambda: None, buckets=None, **more):
+    def make(prepare=lambda: None, buckets=None, **more):
         service, painter = painted_service(
             Settings(profile="tiny", data_dir=tmp_path, job_timeout_s=20, **more), buckets
         )
-        service = dataclasses.replace(service, prepare=prepare, stop=stop)
+        service = dataclasses.replace(service, prepare=prepare)
         client = TestClient(make_app(service), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
         client.__enter__()
         client.painter = painter
@@ -441,20 +441,17 @@ def test_metrics_count_jobs_and_seconds(client):
         assert line in lines
 
 
-def test_a_stopped_server_lets_the_next_one_finish(make):
+def test_a_stopped_server_lets_the_next_one_finish(make, monkeypatch):
     """A job under way when the stop signal comes is neither lost nor failed."""
-    client = make(stop=lambda: None)
-    dispatching_grace, dispatching.STOP_GRACE_S = dispatching.STOP_GRACE_S, 0.1
-    try:
-        running, waiting = submit(client, "wait"), submit(client)
-        when(client, running, "IN_PROGRESS")
-        client.__exit__(None, None, None)
-    finally:
-        dispatching.STOP_GRACE_S = dispatching_grace
+    monkeypatch.setattr(dispatching, "STOP_GRACE_S", 0.1)
+    client = make()
+    running, waiting = submit(client, "wait"), submit(client)
+    when(client, running, "IN_PROGRESS")
+    client.__exit__(None, None, None)
     client = make()
     client.painter.go_on.set()
-    when(client, running, "COMPLETED")
-    when(client, waiting, "COMPLETED")
+    assert when(client, running, "COMPLETED")["output"]["status"] == "success"
+    assert when(client, waiting, "COMPLETED")["output"]["status"] == "success"
 
 
 def test_a_result_that_cannot_be_stored_is_an_error(make, monkeypatch):

@@ -1,4 +1,4 @@
-"""`layerdiffuse-alpha serve` as a program, with the tiny model, on a free port."""
+"""The program with the tiny model: run to its end, or serving on a free port."""
 
 import os
 import signal
@@ -19,6 +19,19 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def run(*arguments, cwd="/", **environment):
+    """Runs the program to its end with the tiny model."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        env=os.environ | TINY | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+    )
 
 
 class Server:

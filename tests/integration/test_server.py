@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from server import PROGRAM, ROOT, SMALL, TINY, Server, free_port
+from server import ROOT, SMALL, Server, free_port
+from server import run as program
 
 from handler import image
 
@@ -24,18 +25,6 @@ FENCED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def server(tmp_path_factory):
     with Server(tmp_path_factory.mktemp("data")) as server:
         yield server
-
-
-def program(*arguments, cwd="/", **environment):
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        env=os.environ | TINY | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=cwd,
-    )
 
 
 def test_a_picture_comes_back_transparent(server):

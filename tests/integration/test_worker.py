@@ -13,24 +13,9 @@ from pathlib import Path
 import pytest
 import requests
 from control_plane import ControlPlane
+from server import PROGRAM, ROOT, TINY, run
 
 from handler import image
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / ".venv" / "bin" / "layerdiffuse-alpha"
-TINY = {"PROFILE": "tiny", "DEVICE": "cpu"}
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        env=os.environ | TINY | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd="/",
-    )
 
 
 def start(*arguments, **environment):
