@@ -36,6 +36,8 @@ RUN scripts/setup
 
 FROM environments AS weights
 ARG MODELS=sdxl
+# A mirror of the Hugging Face hub
+ARG HF_ENDPOINT
 COPY models models
 COPY models.txt ./
 COPY handler/__init__.py handler/errors.py handler/settings.py handler/models.py handler/download.py \
@@ -52,11 +54,9 @@ RUN --mount=type=secret,id=HF_TOKEN \
     && find models -exec touch -h -d @0 {} +
 
 FROM base
-ARG MODELS=sdxl
 LABEL org.opencontainers.image.title="layerdiffuse-alpha" \
     org.opencontainers.image.description="Text in, truly transparent PNG out: a RunPod worker on ComfyUI and LayerDiffuse" \
-    org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-or-later" \
-    layerdiffuse-alpha.models="${MODELS}"
+    org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-or-later"
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin worker \
     && install -d -o worker -g worker /data
 WORKDIR /app
@@ -76,6 +76,9 @@ ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     DATA_DIR=/data
+# Named last, so that the images with other weights share all other layers.
+ARG MODELS=sdxl
+LABEL layerdiffuse-alpha.models="${MODELS}"
 USER 1000:1000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/scripts/healthcheck"]
 ENTRYPOINT ["tini", "-s", "--", "layerdiffuse-alpha"]

@@ -3,6 +3,7 @@
 variable "REPOSITORY" { default = "layerdiffuse-alpha" }
 variable "TAG" { default = "latest" }
 variable "BASE_IMAGE" { default = "debian:bookworm-slim" }
+variable "HF_ENDPOINT" { default = "https://huggingface.co" }
 
 group "default" { targets = ["worker"] }
 
@@ -14,9 +15,9 @@ target "common" {
 # SDXL's weights baked in: for GPU workers.
 target "worker" {
   inherits = ["common"]
-  args = { MODELS = "sdxl" }
+  args = { MODELS = "sdxl", HF_ENDPOINT = HF_ENDPOINT }
   tags = ["${REPOSITORY}:${TAG}"]
-  secret = ["type=env,id=HF_TOKEN"]
+  secret = ["type=env,id=HF_TOKEN,env=HF_TOKEN"]
 }
 
 # The tiny model baked in: answers on a CPU.

@@ -1,6 +1,7 @@
 """Looks at everything a picture needs, and says how to mend what is wrong."""
 
 import json
+import re
 import shutil
 import socket
 import struct
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from handler import stored, weights
 from handler.access import is_loopback
@@ -22,6 +24,8 @@ from handler.workflow import ModelFile, Workflow
 PROBE_TIMEOUT_S = 120
 FREE_BYTES = 2_000_000_000
 SDXL_MEMORY_BYTES = 15_000_000_000
+PATCHING = re.compile("LayeredDiffusion.*Apply")  # node classes that put a patch on the model
+MERGED = "layerdiffuse_merged"  # metadata of a checkpoint that scripts/merge-patch has put it into
 PROBE = """
 import importlib.util, json, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -82,6 +86,8 @@ def examine(settings: Settings, draws: bool = True) -> Iterator[Finding]:
         remedy = "layerdiffuse-alpha models fetch, to draw with SDXL"
         yield Finding(Verdict.ODD, "profile", "SDXL's weights are not there, the tiny model draws", remedy)
     files = [_weight(settings, file) for file in workflow.models]
+    if all(finding.verdict is Verdict.GOOD for finding in files):
+        files.append(_patch(settings, workflow))
     yield from files
     yield from _machine(settings)
     if draws and all(finding.verdict is Verdict.GOOD for finding in files):
@@ -115,15 +121,13 @@ def _engine(python: Path, settings: Settings) -> Iterator[Finding]:
 
 
 def _weight(settings: Settings, file: ModelFile) -> Finding:
-    path = weights.find(file, settings) or settings.models_dir / file.folder / file.name
+    path = _place(settings, file)
     remedy = "layerdiffuse-alpha models fetch, or for the tiny model, git checkout models"
     try:
         size_bytes = path.stat().st_size
-        with path.open("rb") as opened:
-            (head_bytes,) = struct.unpack("<Q", opened.read(8))
-            head = json.loads(opened.read(min(head_bytes, size_bytes)))
-            tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
-        expected_bytes = 8 + head_bytes + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        head, head_bytes = _head(path)
+        tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
+        expected_bytes = head_bytes + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     except FileNotFoundError:
         return Finding(Verdict.BAD, str(file), "is missing", remedy)
     except (OSError, ValueError, struct.error, LookupError, AttributeError, TypeError):
@@ -132,6 +136,32 @@ def _weight(settings: Settings, file: ModelFile) -> Finding:
         return Finding(Verdict.BAD, str(file), f"has {size_bytes} bytes, its head says {expected_bytes}", remedy)
     where = "" if path.is_relative_to(settings.models_dir) else f", in {path.parent}"
     return Finding(Verdict.GOOD, str(file), f"{size_bytes / 1e6:,.1f} MB, {len(tensors)} tensors{where}")
+
+
+def _patch(settings: Settings, workflow: Workflow) -> Finding:
+    """Finds whether the attention patch is in force just once; all files of the workflow are whole."""
+    heads = (_head(_place(settings, file))[0] for file in workflow.models)
+    merged = any(MERGED in (head.get("__metadata__") or {}) for head in heads)
+    nodes = workflow.render({}).values()
+    applied = any(PATCHING.fullmatch(node["class_type"]) and node["inputs"].get("weight") != 0 for node in nodes)
+    if merged and applied:
+        remedy = "PROFILE=merged, or a checkpoint without it"
+        return Finding(Verdict.BAD, "patch", "is in the checkpoint's weights, and the graph applies it again", remedy)
+    if not merged and not applied:
+        remedy = "scripts/merge-patch makes a checkpoint that has it; PROFILE=sdxl applies it"
+        return Finding(Verdict.BAD, "patch", "is neither in the weights nor applied: pictures come out opaque", remedy)
+    return Finding(Verdict.GOOD, "patch", "is in the checkpoint's weights" if merged else "is applied by the graph")
+
+
+def _place(settings: Settings, file: ModelFile) -> Path:
+    return weights.find(file, settings) or settings.models_dir / file.folder / file.name
+
+
+def _head(path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the head of a safetensors file, and where the tensors begin; raises OSError, ValueError, struct.error."""
+    with path.open("rb") as opened:
+        (head_bytes,) = struct.unpack("<Q", opened.read(8))
+        return json.loads(opened.read(min(head_bytes, path.stat().st_size))), 8 + head_bytes
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:

@@ -53,6 +53,8 @@ class Setup:
         models = self.root / "models"
         models.mkdir(exist_ok=True)
         nodes.link(data / "models", models)
+        # ComfyUI makes it before it reads --input-directory; where it cannot, as in the image, it logs each line twice.
+        (data / "input").mkdir(exist_ok=True)
         linked = nodes.link_packs(self.root / "custom_nodes", data / "custom_nodes")
         pinned = nodes.install_pinned(self.snapshot.git_nodes, data / "custom_nodes")
         return f"ok ({linked} linked, {pinned} from git)"

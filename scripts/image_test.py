@@ -1,39 +1,59 @@
-"""Builds worker-tiny, starts it, sends jobs, and looks at what it leaves; with Docker, or with buildah instead.
+"""Builds the three images, starts them, sends jobs, and looks at what they leave; with Docker, or with buildah instead.
 
 With buildah, no registry is needed: the base is made by debootstrap. Both must be installed, and this must be root.
+
+The SDXL image is built from a mirror on this machine that has the tiny model's weights under the names of SDXL's:
+all but the weights themselves is tried.
 """
 
 import argparse
 import base64
 import contextlib
+import functools
+import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 from rich.console import Console
 from rich.table import Table
 
-from handler import image
+from handler import image, models
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "localhost/layerdiffuse-alpha-test"
-BASE = "localhost/debian-bookworm"
+BASE = "localhost/debian-bookworm"  # what buildah takes as the base, made where it is not there
 REQUEST = {"prompt": "a red apple", "seed": 7}
 SIZE = (128, 128)  # of the tiny model
+SDXL_SIZE = (512, 512)  # the smallest of the SDXL profile
+SDXL_REQUEST = {**REQUEST, "width": SDXL_SIZE[0], "height": SDXL_SIZE[1], "num_inference_steps": 4}
+STAND_INS = {
+    "checkpoints/sd_xl_base_1.0.safetensors": "checkpoints/tiny_sdxl.safetensors",
+    "layer_model/layer_xl_transparent_attn.safetensors": "layer_model/tiny_transparent_attn.safetensors",
+    "layer_model/vae_transparent_decoder.safetensors": "layer_model/tiny_transparent_decoder.safetensors",
+}
+MODELS = {"worker": "sdxl", "worker-tiny": "tiny", "worker-slim": "none"}  # of the bake file, which buildah cannot read
+VOLUME = "/runpod-volume/models"
 WRITABLE = ("/tmp", "/data", "/proc", "/sys", "/dev", "/run", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")  # noqa: S108
 FIRST_ANSWER_S = 20
 STOP_S = 10
 REBUILT_BYTES = 5_000_000
-CHANGED = ROOT / "handler" / "__init__.py"
+CHANGED = Path("handler", "__init__.py")
+SMALL_BYTES = 1_000_000  # of an image's descriptions; layers that are no larger are looked at in vain
+
+Layers = list[tuple[str, int, str]]
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -45,14 +65,16 @@ class Failed(Exception):
 class Engine(Protocol):
     """What builds images and runs containers."""
 
-    def build(self, context: Path) -> None:
-        """Builds NAME from the folder."""
+    has_processes_of_its_own: bool
 
-    def layers(self) -> list[tuple[str, int, str]]:
+    def build(self, context: Path, target: str, **arguments: str) -> None:
+        """Builds NAME from the folder, as the bake file says of the target but for these build arguments."""
+
+    def layers(self) -> Layers:
         """Returns digest, size in bytes and origin of each layer, the lowest first."""
 
-    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
-        """Starts a new container with the image's own entry point and this command."""
+    def start(self, *command: str, volume: Path | None = None, **environment: str) -> "subprocess.Popen[str]":
+        """Starts a new container with the image's own entry point and this command; the volume has weights."""
 
     def inside(self, *command: str) -> str:
         """Returns what a command in the container prints, run as the container's user."""
@@ -68,27 +90,40 @@ class Engine(Protocol):
 
 
 class Docker:
-    """The docker command."""
+    """The docker command with its plugin buildx."""
 
+    has_processes_of_its_own = True
     container = "layerdiffuse-alpha-test"
 
-    def build(self, context: Path) -> None:
-        _run("docker", "build", "--build-arg", "MODELS=tiny", "-t", NAME, str(context))
+    def __init__(self, base: str | None) -> None:
+        self._base = base
 
-    def layers(self) -> list[tuple[str, int, str]]:
-        digests = json.loads(_output("docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", NAME))
-        history = _output(
-            "docker", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", NAME
-        )
-        rows = [line.split("\t", 1) for line in reversed(history.splitlines())]
-        filled = [(int(size), origin) for size, origin in rows if int(size) > 0]
-        return [(digest, size, origin) for digest, (size, origin) in zip(digests, filled, strict=False)]
+    def build(self, context: Path, target: str, **arguments: str) -> None:
+        baked = json.loads(_output("docker", "buildx", "bake", "--print", target, cwd=context))["target"][target]
+        arguments = {**baked["args"], **arguments, **({"BASE_IMAGE": self._base} if self._base else {})}
+        options = [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
+        options += [f"--secret={secret}" for secret in baked.get("secret", [])]
+        options += [f"--platform={platform}" for platform in baked["platforms"]]
+        # The network of the host: the mirror is on this machine.
+        _run("docker", "buildx", "build", "--load", "--network", "host", *options, "--tag", NAME, str(context))
 
-    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+    def layers(self) -> Layers:
+        sizes, small = {}, {}
+        with (
+            subprocess.Popen(["docker", "save", NAME], stdout=subprocess.PIPE) as saving,  # noqa: S603, S607
+            tarfile.open(fileobj=saving.stdout, mode="r|") as archive,
+        ):
+            for member in archive:
+                sizes[member.name] = member.size
+                if member.size <= SMALL_BYTES and (file := archive.extractfile(member)):
+                    small[member.name] = file.read()
+        manifest = json.loads(small["manifest.json"])[0]
+        return _layers(json.loads(small[manifest["Config"]]), [sizes[name] for name in manifest["Layers"]])
+
+    def start(self, *command: str, volume: Path | None = None, **environment: str) -> "subprocess.Popen[str]":
         self.remove()
-        variables = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
-        arguments = ["docker", "run", "--name", self.container, "--network", "host", *variables, NAME, *command]
-        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        arguments = ["docker", "run", "--name", self.container, "--network", "host"]
+        return _started([*arguments, *_run_options(volume, environment), NAME, *command])
 
     def inside(self, *command: str) -> str:
         return _output("docker", "exec", self.container, *command)
@@ -106,38 +141,35 @@ class Docker:
 class Buildah:
     """buildah with chroot isolation, as root, for machines without an engine or a registry."""
 
+    has_processes_of_its_own = False
+
     def __init__(self) -> None:
         os.environ |= {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
         self._container = ""
         self._marker = 0.0
 
-    def build(self, context: Path) -> None:
+    def build(self, context: Path, target: str, **arguments: str) -> None:
         self._make_base()
-        shared = [part for path in _shared() for part in ("--volume", f"{path}:{path}:ro")]
-        arguments = ["--format", "docker", "--layers", "--pull-never", *shared]
-        arguments += ["--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "MODELS=tiny"]
-        _run("buildah", "bud", *arguments, "--tag", NAME, str(context))
+        options = [part for path in _shared() for part in ("--volume", f"{path}:{path}:ro")]
+        arguments = {"MODELS": MODELS[target], **arguments, "BASE_IMAGE": BASE}
+        options += [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
+        _run("buildah", "bud", "--format", "docker", "--layers", "--pull-never", *options, "--tag", NAME, str(context))
 
-    def layers(self) -> list[tuple[str, int, str]]:
+    def layers(self) -> Layers:
         inspected = json.loads(_output("buildah", "inspect", "--type", "image", NAME))
-        digests = inspected["OCIv1"]["rootfs"]["diff_ids"]
-        origins = [step["created_by"] for step in inspected["OCIv1"]["history"] if not step.get("empty_layer")]
         with _folder() as folder:
             _run("buildah", "push", "--quiet", "--disable-compression", NAME, f"dir:{folder}")
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        sizes = [layer["size"] for layer in manifest["layers"]]
-        return list(zip(digests, sizes, origins, strict=True))
+        return _layers(inspected["OCIv1"], [layer["size"] for layer in manifest["layers"]])
 
-    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+    def start(self, *command: str, volume: Path | None = None, **environment: str) -> "subprocess.Popen[str]":
         self.remove()
         self._container = _output("buildah", "from", "--pull-never", NAME).strip()
         config = json.loads(_output("buildah", "inspect", self._container))["OCIv1"]["config"]
         time.sleep(1)  # so that what is written from now on is newer than the marker
         self._marker = time.time()
-        variables = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
         whole = [*config["Entrypoint"], *(command or config["Cmd"])]
-        arguments = ["buildah", "run", *variables, self._container, "--", *whole]
-        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        return _started(["buildah", "run", *_run_options(volume, environment), self._container, "--", *whole])
 
     def inside(self, *command: str) -> str:
         return _output("buildah", "run", self._container, "--", *command)
@@ -171,9 +203,10 @@ class Buildah:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/image-test", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="leave the image")
+    parser.add_argument("--keep", action="store_true", help="leave the last image")
+    parser.add_argument("--base", metavar="IMAGE", help="with Docker: in place of debian:bookworm-slim")
     options = parser.parse_args()
-    engine: Engine = Docker() if _succeeds("docker", "info") else Buildah()
+    engine: Engine = Docker(options.base) if _succeeds("docker", "info") else Buildah()
     try:
         _try_out(engine)
     except (Failed, subprocess.CalledProcessError, requests.RequestException) as exc:
@@ -195,29 +228,59 @@ def _try_out(engine: Engine) -> None:
             place = context / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place)
-        started_s = time.monotonic()
-        engine.build(context)
-        _report("built", f"{time.monotonic() - started_s:.0f} s")
-        layers = engine.layers()
-        _show(layers)
-        _job_by_test_input(engine)
-        _job_by_http(engine)
-        changed = context / CHANGED.relative_to(ROOT)
-        changed.write_text(changed.read_text("utf-8") + "# changed\n", "utf-8")
-        started_s = time.monotonic()
-        engine.build(context)
-        seconds = time.monotonic() - started_s
-    known = {digest for digest, *_ in layers}
-    resent = sum(size for digest, size, _ in engine.layers() if digest not in known)
-    _check(resent < REBUILT_BYTES, f"a change in handler/ is built in {seconds:.0f} s and sends {resent / 1e6:.2f} MB")
+        layers = _try_tiny(engine, context)
+        _try_slim(engine, context, layers)
+        _try_sdxl(engine, context, folder / "mirror")
 
 
-def _job_by_test_input(engine: Engine) -> None:
-    container = engine.start("worker", "--test_input", json.dumps({"input": REQUEST}))
+def _try_tiny(engine: Engine, context: Path) -> Layers:
+    _build(engine, context, "worker-tiny")
+    layers = engine.layers()
+    _show(layers)
+    _job_by_test_input(engine, REQUEST, SIZE)
+    _job_by_http(engine)
+    with (context / CHANGED).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    _build(engine, context, "worker-tiny")
+    _check_sent(engine, layers, "a change in handler/")
+    return layers
+
+
+def _try_slim(engine: Engine, context: Path, layers: Layers) -> None:
+    _build(engine, context, "worker-slim")
+    _check_sent(engine, layers, "the image without weights, beside the tiny one,")
+    _job_by_test_input(engine, REQUEST, SIZE, volume=ROOT / "models")
+
+
+def _try_sdxl(engine: Engine, context: Path, mirror: Path) -> None:
+    entries = {str(entry.path): entry for entry in models.read(ROOT / "models.txt")}
+    lines = ["[sdxl]"]
+    for path, stand_in in STAND_INS.items():
+        url = entries[path].urls[0]
+        place = mirror / url.removeprefix("https://huggingface.co/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / "models" / stand_in, place)
+        lines.append(f"{hashlib.sha256(place.read_bytes()).hexdigest()} {place.stat().st_size} {path} {url}")
+    (context / "models.txt").write_text("\n".join(lines), "utf-8")
+    with _served(mirror) as url:
+        _build(engine, context, "worker", HF_ENDPOINT=url)
+    _job_by_test_input(engine, SDXL_REQUEST, SDXL_SIZE)
+
+
+def _build(engine: Engine, context: Path, target: str, **arguments: str) -> None:
+    started_s = time.monotonic()
+    engine.build(context, target, **arguments)
+    _report("built", f"{target} in {time.monotonic() - started_s:.0f} s")
+
+
+def _job_by_test_input(
+    engine: Engine, request: dict[str, object], size: tuple[int, int], volume: Path | None = None
+) -> None:
+    container = engine.start("worker", "--test_input", json.dumps({"input": request}), volume=volume)
     printed, _ = container.communicate(timeout=120)
     _check(container.returncode == 0, f"--test_input exits with {container.returncode}")
     output = json.loads(printed.splitlines()[-1])["output"]
-    _check_picture(base64.b64decode(output["image_base64"]), "through RunPod's SDK")
+    _check_picture(base64.b64decode(output["image_base64"]), size, "through RunPod's SDK")
 
 
 def _job_by_http(engine: Engine) -> None:
@@ -230,9 +293,11 @@ def _job_by_http(engine: Engine) -> None:
         time.sleep(0.1)
     job = requests.post(f"{url}/v2/test/runsync", json={"input": REQUEST}, timeout=120).json()
     seconds = time.monotonic() - started_s
-    _check_picture(base64.b64decode(job["output"]["image_base64"]), "through HTTP")
+    _check_picture(base64.b64decode(job["output"]["image_base64"]), SIZE, "through HTTP")
     _check(seconds < FIRST_ANSWER_S, f"first answer {seconds:.1f} s after the start")
     _check(engine.inside("id", "-u").strip() == "1000", "user id 1000")
+    if engine.has_processes_of_its_own:
+        _check(engine.inside("cat", "/proc/1/comm").strip() == "tini", "process 1 is tini")
     engine.inside("python3", "/app/scripts/healthcheck")
     _report("healthcheck", "good")
     versions = engine.inside(
@@ -251,9 +316,15 @@ def _job_by_http(engine: Engine) -> None:
     _check(not odd, f"nothing is written outside /tmp and /data {odd[:5] or ''}")
 
 
-def _check_picture(png: bytes, way: str) -> None:
-    image.check(png, *SIZE)
-    _report("picture", f"{way}: RGBA, {SIZE[0]}x{SIZE[1]}, {len(png) / 1000:.0f} kB")
+def _check_sent(engine: Engine, layers: Layers, what: str) -> None:
+    known = {digest for digest, *_ in layers}
+    sent_bytes = sum(size for digest, size, _ in engine.layers() if digest not in known)
+    _check(sent_bytes < REBUILT_BYTES, f"{what} sends {sent_bytes / 1e6:.2f} MB")
+
+
+def _check_picture(png: bytes, size: tuple[int, int], way: str) -> None:
+    image.check(png, *size)
+    _report("picture", f"{way}: RGBA, {size[0]}x{size[1]}, {len(png) / 1000:.0f} kB")
 
 
 def _check(holds: bool, claim: str) -> None:
@@ -266,7 +337,12 @@ def _report(subject: str, fact: str) -> None:
     console.print(f"[green]{subject:>12}[/]  {fact}")
 
 
-def _show(layers: list[tuple[str, int, str]]) -> None:
+def _layers(config: dict[str, Any], sizes: list[int]) -> Layers:
+    origins = [step.get("created_by", "") for step in config["history"] if not step.get("empty_layer")]
+    return list(zip(config["rootfs"]["diff_ids"], sizes, origins, strict=True))
+
+
+def _show(layers: Layers) -> None:
     table = Table("MB", "layer", box=None)
     for _, size, origin in layers:
         table.add_row(f"{size / 1e6:10.1f}", origin.removeprefix("/bin/sh -c ").removeprefix("#(nop) ")[:90])
@@ -287,17 +363,36 @@ def _shared() -> list[str]:
 
 
 @contextlib.contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Serves the folder's files on this machine and yields the address."""
+    serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="image-test-") as folder:
         yield Path(folder)
+
+
+def _run_options(volume: Path | None, environment: dict[str, str]) -> list[str]:
+    options = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+    return options if volume is None else [*options, "--volume", f"{volume}:{VOLUME}:ro"]
+
+
+def _started(command: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
 
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
 
 
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+def _output(*command: str, cwd: Path | None = None) -> str:
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
 
 
 def _succeeds(*command: str) -> bool:

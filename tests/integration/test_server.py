@@ -227,3 +227,28 @@ def test_doctor_names_what_is_wrong(tmp_path):
     assert re.search(fault, done.stdout)
     done = program("doctor", COMFYUI_DIR=str(tmp_path))
     assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
+
+
+def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path):
+    """The patch must be in force just once: in the weights with the profile `merged`, else by the graph."""
+    checkpoints, patches = tmp_path / "checkpoints", tmp_path / "layer_model"
+    shutil.copytree(ROOT / "models" / "layer_model", patches)
+    shutil.copy(patches / "tiny_transparent_decoder.safetensors", patches / "vae_transparent_decoder.safetensors")
+    checkpoints.mkdir()
+    plain = ROOT / "models" / "checkpoints" / "tiny_sdxl.safetensors"
+    merged = checkpoints / "sd_xl_base_1.0_transparent.safetensors"
+    patch = patches / "tiny_transparent_attn.safetensors"
+    merge = [ROOT / "scripts" / "merge-patch", "--checkpoint", plain, "--patch", patch, "--output", merged]
+    subprocess.run(merge, check=True, capture_output=True, timeout=120)
+
+    def patch_line(profile: str) -> str:
+        done = program("doctor", "--quick", MODELS_DIR=str(tmp_path), PROFILE=profile, PORT="0")
+        (line,) = re.findall(r"(?:ok|wrong)  patch  .*", done.stdout)
+        assert done.returncode == int(line.startswith("wrong"))
+        return line
+
+    assert patch_line("merged") == "ok  patch  is in the checkpoint's weights"
+    shutil.copy(merged, checkpoints / plain.name)
+    assert patch_line("tiny").startswith("wrong  patch  is in the checkpoint's weights, and the graph applies it again")
+    shutil.copy(plain, merged)
+    assert patch_line("merged").startswith("wrong  patch  is neither in the weights nor applied")
