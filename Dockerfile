@@ -76,7 +76,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     DATA_DIR=/data
-# Named last, so that the images with other weights share all other layers.
+# Named last, so that images with other weights share the layers of ComfyUI.
 ARG MODELS=sdxl
 LABEL layerdiffuse-alpha.models="${MODELS}"
 USER 1000:1000
