@@ -40,13 +40,15 @@ ARG MODELS=sdxl
 ARG HF_ENDPOINT
 COPY models models
 COPY models.txt ./
-COPY handler/__init__.py handler/errors.py handler/settings.py handler/models.py handler/download.py \
-    handler/models_command.py handler/terminal.py handler/
+COPY handler/__init__.py handler/errors.py handler/settings.py handler/
+COPY handler/workflow handler/workflow
+COPY handler/weights handler/weights
+COPY handler/cli handler/cli
 RUN --mount=type=secret,id=HF_TOKEN \
     HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null)"; \
     export HF_TOKEN; \
     case "$MODELS" in \
-        sdxl) .venv/bin/python -m handler.models_command fetch sdxl && .venv/bin/python -m handler.models_command verify sdxl ;; \
+        sdxl) .venv/bin/python -m handler.cli.models fetch sdxl && .venv/bin/python -m handler.cli.models verify sdxl ;; \
         tiny) ;; \
         none) rm -rf models && mkdir models ;; \
         *) echo "MODELS must be sdxl, tiny or none, got $MODELS" >&2; exit 2 ;; \
@@ -69,7 +71,7 @@ COPY --from=packs /app/.comfyui/data .comfyui/data
 COPY LICENSE models.txt snapshot.json ./
 COPY custom_nodes custom_nodes
 COPY workflows workflows
-COPY scripts/healthcheck scripts/healthcheck
+COPY tools/healthcheck.py tools/healthcheck.py
 COPY handler handler
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -80,6 +82,6 @@ ENV PATH=/app/.venv/bin:$PATH \
 ARG MODELS=sdxl
 LABEL layerdiffuse-alpha.models="${MODELS}"
 USER 1000:1000
-HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/scripts/healthcheck"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/tools/healthcheck.py"]
 ENTRYPOINT ["tini", "-s", "--", "layerdiffuse-alpha"]
 CMD ["worker"]

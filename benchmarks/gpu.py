@@ -23,11 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from rich.progress import track  # noqa: E402
 
-from handler import reply  # noqa: E402
-from handler.generate import Generator  # noqa: E402
-from handler.process import ComfyProcess  # noqa: E402
+from handler.comfyui.process import ComfyProcess  # noqa: E402
+from handler.job import reply  # noqa: E402
+from handler.job.generate import Generator  # noqa: E402
+from handler.job.profiles import load  # noqa: E402
 from handler.settings import Settings  # noqa: E402
-from handler.stored import load  # noqa: E402
 
 # 287 TFLOP: 20 steps with CFG, VAE decode and eight decoder passes at 1024x1024, at the dense fp16
 # rate with fp32 accumulation of each chip. Calculated; seconds.
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="models folder; weights are made in it")
     options = parser.parse_args()
     if not options.tiny:
-        command = [COMFYUI_PYTHON, ROOT / "scripts" / "make-random-models"]
+        command = [COMFYUI_PYTHON, ROOT / "tools" / "make_random_models.py"]
         subprocess.run([*command, "--models", options.models], check=True)
     settings = Settings(profile="tiny" if options.tiny else "sdxl", models_dir=options.models)
     comfyui = ComfyProcess(settings)

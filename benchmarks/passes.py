@@ -25,9 +25,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import tiny_quality  # noqa: E402
 
-from handler import stored  # noqa: E402
+from handler.comfyui.process import ComfyProcess  # noqa: E402
 from handler.deadline import Deadline  # noqa: E402
-from handler.process import ComfyProcess  # noqa: E402
+from handler.job import profiles  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 
 DECODER_NODE = "Alpha Decode"
@@ -47,7 +47,7 @@ def main() -> None:
     pictures: dict[int, list[Rgba]] = {passes: [] for passes in PASSES}
     seconds: dict[int, list[float]] = {passes: [] for passes in PASSES}
     settings = Settings(profile="tiny", device="cpu", log_level="ERROR")
-    workflow = stored.load(settings)
+    workflow = profiles.load(settings)
     decoder = next(node for node, title in workflow.titles.items() if title == DECODER_NODE)
     comfyui = ComfyProcess(settings)
     seeds = range(options.first, options.first + options.count)

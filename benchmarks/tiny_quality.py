@@ -26,9 +26,9 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from handler import stored  # noqa: E402
+from handler.comfyui.process import ComfyProcess  # noqa: E402
 from handler.deadline import Deadline  # noqa: E402
-from handler.process import ComfyProcess  # noqa: E402
+from handler.job import profiles  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 from training import prompts, sprites  # noqa: E402
 
@@ -94,7 +94,7 @@ def draw(cases: list[Case], folder: Path, patched: bool, bars: Progress) -> list
     """Returns the pictures of the cases, drawn by a ComfyUI of their own where the folder lacks them."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(profile="tiny", device="cpu", log_level="ERROR")
-    workflow = stored.load(settings)
+    workflow = profiles.load(settings)
     patch = next(node for node, title in workflow.titles.items() if title == PATCH_NODE)
     paths = [folder / f"{case.seed:04}.png" for case in cases]
     comfyui = ComfyProcess(settings)

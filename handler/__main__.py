@@ -17,22 +17,24 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from handler import logs, models_command, queue, stored, terminal
-from handler.drawing import OWN_ENDPOINT, RUNPOD_URL, Drawn, Local, Refused, Remote, Source, Unreachable
+from handler import logs, serverless
+from handler.cli import models, terminal
+from handler.cli.sources import OWN_ENDPOINT, RUNPOD_URL, Drawn, Local, Refused, Remote, Source, Unreachable
+from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail
+from handler.comfyui.process import ComfyProcess
 from handler.errors import GenerationError
-from handler.generate import Generator
-from handler.process import ComfyProcess
+from handler.job import profiles
+from handler.job.bucket import Buckets
+from handler.job.generate import Generator
+from handler.job.runner import Worker
 from handler.settings import Settings
-from handler.storage import Buckets
-from handler.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail
-from handler.worker import Worker
 
 EXIT_UNREACHABLE = 3
 JOB_SOURCES = ("RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_REALTIME_PORT")
 
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(models_command.app, name="models")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:
@@ -64,11 +66,11 @@ def worker(context: typer.Context) -> None:
         )
     sys.argv = [sys.argv[0], *context.args]
     with _generator(settings) as generator:
-        handle = queue.make_handler(Worker(generator, Buckets(settings)), settings)
+        handle = serverless.make_handler(Worker(generator, Buckets(settings)), settings)
         if is_test:
             results: list[dict[str, Any]] = []
             try:
-                runpod.serverless.start({"handler": queue.printed(handle, results)})
+                runpod.serverless.start({"handler": serverless.printed(handle, results)})
             finally:
                 # The SDK exits with 0 when it is interrupted.
                 if not any(result["status"] == "COMPLETED" for result in results):
@@ -141,7 +143,7 @@ def serve() -> None:
     """Serves RunPod's job API, the alpha API and a page to click, on LISTEN_HOST and PORT."""
     settings = terminal.settings()
     logs.configure(settings.log_level)
-    from handler import serve as server  # FastAPI takes half a second that other commands need not spend
+    from handler.server import serve as server  # FastAPI takes half a second that other commands need not spend
 
     try:
         server.check_address(settings)
@@ -160,7 +162,7 @@ def doctor(
     """Checks everything that a picture needs, and says how to mend what is wrong. Exit status 1 where something is."""
     settings = terminal.settings()
     logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "CRITICAL")
-    from handler.doctor import Verdict, examine
+    from handler.cli.doctor import Verdict, examine
 
     colours = {Verdict.GOOD: "green", Verdict.ODD: "yellow", Verdict.BAD: "red"}
     console = Console(highlight=False, soft_wrap=True)
@@ -216,7 +218,7 @@ def _generator(settings: Settings) -> Iterator[Generator]:
     """Gives a generator with a ComfyUI of its own, which ends with the block; an error ends the program."""
     comfyui = ComfyProcess(settings)
     try:
-        yield Generator(stored.load(settings), comfyui, settings)
+        yield Generator(profiles.load(settings), comfyui, settings)
     except GenerationError as exc:
         fail(str(exc))
     finally:

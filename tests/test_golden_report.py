@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "golden.py"
+SCRIPT = Path(__file__).parents[1] / "tools" / "golden.py"
 CASE = golden.Case("a_case", {"prompt": "<script>alert(1)</script>", "seed": 1})
 
 

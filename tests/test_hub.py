@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from handler import stored
-from handler.parameters import validate
+from handler.job import profiles
 from handler.settings import Settings
-from scripts import hub
+from handler.workflow.parameters import validate
+from tools import hub
 
 ROOT = Path(__file__).parents[1]
 TEXT = {"type": "string", "minLength": 1}
@@ -83,7 +83,7 @@ def test_the_settings_of_the_hub_are_the_worker_s():
 
 def test_the_hub_s_tests_are_valid_requests():
     """Against the workflow as SDXL runs it."""
-    parameters = stored.load(Settings(profile="sdxl")).parameters
+    parameters = profiles.load(Settings(profile="sdxl")).parameters
     for test in read("tests.json")["tests"]:
         validate(test["input"], parameters)
 

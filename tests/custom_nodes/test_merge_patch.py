@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "merge_patch.py"
+SCRIPT = ROOT / "tools" / "merge_patch.py"
 CHECKPOINT = ROOT / "models" / "checkpoints" / "tiny_sdxl.safetensors"
 PATCH = ROOT / "models" / "layer_model" / "tiny_transparent_attn.safetensors"
 INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"

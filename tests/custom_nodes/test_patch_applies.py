@@ -113,7 +113,7 @@ def test_a_merged_checkpoint_is_not_patched_again(checkpoint, tmp_path, monkeypa
     import nodes as comfy_nodes
 
     output = tmp_path / "tiny_merged.safetensors"
-    command = [sys.executable, ROOT / "scripts" / "merge_patch.py", "--checkpoint", "tiny_sdxl.safetensors"]
+    command = [sys.executable, ROOT / "tools" / "merge_patch.py", "--checkpoint", "tiny_sdxl.safetensors"]
     command += ["--patch", TINY_PATCH, "--output", output]
     subprocess.run(command, check=True, capture_output=True)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.workflow import Workflow, build
+from handler.workflow.workflow import Workflow, build
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 

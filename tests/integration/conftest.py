@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.generate import Generator
-from handler.process import ComfyProcess
-from handler.queue import make_handler
+from handler.job.generate import Generator
+from handler.job.profiles import load
+from handler.job.runner import Worker
+from handler.serverless import make_handler
 from handler.settings import Settings
-from handler.stored import load
-from handler.worker import Worker
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from test_jobs import job, picture, works
 
+from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import JobTimeout
-from handler.generate import Generator
-from handler.process import ComfyProcess
-from handler.stored import load
-from handler.worker import Worker
+from handler.job.generate import Generator
+from handler.job.profiles import load
+from handler.job.runner import Worker
 
 LONG = {"prompt": "x", "seed": 1, "width": 512, "height": 512, "num_inference_steps": 60}
 
@@ -47,7 +47,7 @@ async def after_first_step(handle, act):
 
 def test_comfyui_killed_in_a_job(own_comfyui, settings, small):
     """SIGKILL of ComfyUI: the job ends in an error within seconds; the next finds it started again, pixels equal."""
-    from handler.queue import make_handler
+    from handler.serverless import make_handler
 
     handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
     before = job(handle, small)
@@ -69,7 +69,7 @@ def test_comfyui_killed_in_a_job(own_comfyui, settings, small):
 
 def test_comfyui_killed_between_jobs(own_comfyui, settings, small):
     """Killed while idle, it is started again by the next job, which succeeds."""
-    from handler.queue import make_handler
+    from handler.serverless import make_handler
 
     handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
     os.kill(own_comfyui.pid, signal.SIGKILL)
@@ -79,7 +79,7 @@ def test_comfyui_killed_between_jobs(own_comfyui, settings, small):
 
 def test_comfyui_hangs_in_a_job(own_comfyui, settings, small):
     """A ComfyUI that is stopped, not dead: the job ends soon after its deadline, the next finds a fresh ComfyUI."""
-    from handler.queue import make_handler
+    from handler.serverless import make_handler
 
     generator = Generator(load(settings), own_comfyui, settings)
     hung_pid = own_comfyui.pid
@@ -138,7 +138,7 @@ def test_the_event_loop_stays_free(handle, small):
 def test_comfyui_ends_when_the_worker_is_killed(settings):
     """SIGKILL of the worker leaves no ComfyUI behind, and nothing of it on disk."""
     program = (
-        "from handler.process import ComfyProcess\n"
+        "from handler.comfyui.process import ComfyProcess\n"
         "from handler.settings import Settings\n"
         "from handler.deadline import Deadline\n"
         "comfyui = ComfyProcess(Settings(profile='tiny', device='cpu'))\n"

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handler import image
-from handler.generate import Generator
-from handler.process import ComfyProcess
-from handler.queue import make_handler
+from handler.comfyui.process import ComfyProcess
+from handler.job.generate import Generator
+from handler.job.png import check_png
+from handler.job.profiles import load
+from handler.job.runner import Worker
+from handler.serverless import make_handler
 from handler.settings import Settings
-from handler.stored import load
-from handler.worker import Worker
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
 
@@ -31,7 +31,7 @@ def models(tmp_path_factory):
     """A models folder with files of the real names and shapes, 7.9 GB; removed after the tests."""
     folder = tmp_path_factory.mktemp("models")
     python = ROOT / ".comfyui" / "venv" / "bin" / "python"
-    command = [python, ROOT / "scripts" / "make-random-models", "--models", folder]
+    command = [python, ROOT / "tools" / "make_random_models.py", "--models", folder]
     subprocess.run(command, check=True, stdout=sys.stdout.fileno() if sys.stdout.isatty() else subprocess.DEVNULL)
     yield folder
     shutil.rmtree(folder)
@@ -66,7 +66,7 @@ def test_the_stored_workflow_runs_at_full_size(comfyui, tmp_path):
     reply = run(comfyui, tmp_path / "patched", 1.0)
     assert "error" not in reply, reply
     png = base64.b64decode(reply["image_base64"])
-    image.check(png, SIZE, SIZE)
+    check_png(png, SIZE, SIZE)
     info = json.loads(reply["info"])
     assert (info["profile"], info["checkpoint"]) == ("sdxl", "sd_xl_base_1.0.safetensors")
     unpatched = run(comfyui, tmp_path / "unpatched", 0.0)

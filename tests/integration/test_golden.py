@@ -7,8 +7,8 @@ import golden_pictures as golden
 import numpy as np
 import pytest
 
-from handler.parameters import validate
-from handler.stored import load
+from handler.job.profiles import load
+from handler.workflow.parameters import validate
 
 CASES = golden.cases()
 RED_APPLE = next(case for case in CASES if case.name == "opaque_object")

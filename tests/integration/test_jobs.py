@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from handler import image
+from handler.job.png import check_png
 
 
 def job(handle, request, job_id="job-1"):
@@ -23,7 +23,7 @@ def test_a_job_gives_a_transparent_png(handle):
     """The default job of the tiny profile: an RGBA PNG of 128x128 with transparent and opaque pixels."""
     reply = job(handle, {"prompt": "a red apple", "seed": 7})
     assert reply["status"] == "success"
-    image.check(picture(reply), 128, 128)
+    check_png(picture(reply), 128, 128)
     assert reply["url"] == reply["image_url"] == "data:image/png;base64," + reply["image_base64"]
     assert re.fullmatch(r"alpha_\d{10}_[0-9a-f]{6}\.png", reply["filename"])
     assert reply["seed"] == 7
@@ -88,7 +88,7 @@ def test_bounds_and_odd_texts_work(handle, small, more):
     request = small | more
     reply = job(handle, request)
     assert "error" not in reply, reply
-    image.check(picture(reply), request["width"], request["height"])
+    check_png(picture(reply), request["width"], request["height"])
     assert json.loads(reply["info"])["prompt"] == request["prompt"]
 
 

@@ -15,8 +15,9 @@ import requests
 from server import ROOT, SMALL, Server, free_port
 from server import run as program
 
-from handler import doctor, image
-from handler.doctor import Verdict
+from handler.cli import doctor
+from handler.cli.doctor import Verdict
+from handler.job.png import check_png
 from handler.settings import Settings
 
 SEEDS = Path(os.environ.get("SEED_DOCUMENTS", ROOT.parent / "shared" / "seeds"))
@@ -33,7 +34,7 @@ def test_a_picture_comes_back_transparent(server):
     """Both APIs give the same picture for the same seed: whole, RGBA, of the size asked for."""
     job = server.result(server.run(seed=7))
     png = base64.b64decode(job["output"]["image_base64"])
-    image.check(png, 64, 64)
+    check_png(png, 64, 64)
     answer = server.http.post(f"{server.url}/alpha/v1/txt2img", json={"prompt": "a red apple", "seed": 7, **SMALL})
     assert server.http.get(answer.json()["url"]).content == png
 
@@ -101,7 +102,7 @@ def test_the_python_of_the_seed_documents_runs(server, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert "completed" in done.stdout, done.stdout
-    image.check((tmp_path / "output_image.png").read_bytes(), 128, 128)
+    check_png((tmp_path / "output_image.png").read_bytes(), 128, 128)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_the_examples_run(server, tmp_path, command):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    image.check((tmp_path / done.stdout.split()[-1]).read_bytes(), 128, 128)
+    check_png((tmp_path / done.stdout.split()[-1]).read_bytes(), 128, 128)
 
 
 def test_the_command_line_draws_with_a_server(server, tmp_path):

@@ -15,7 +15,7 @@ import requests
 from control_plane import ControlPlane
 from server import PROGRAM, ROOT, TINY, run
 
-from handler import image
+from handler.job.png import check_png
 
 
 def start(*arguments, **environment):
@@ -41,7 +41,7 @@ def test_a_test_input_prints_a_completed_job():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["id"], result["status"]) == ("local_test", "COMPLETED")
-    image.check(base64.b64decode(result["output"]["image_base64"]), 64, 64)
+    check_png(base64.b64decode(result["output"]["image_base64"]), 64, 64)
 
 
 def test_a_bad_test_input_names_every_fault():
@@ -110,7 +110,7 @@ def test_the_sdk_loop():
             assert job_id == "good"
             assert posted["output"]["status"] == "success"
             assert size_bytes < 10_000_000
-            image.check(base64.b64decode(posted["output"]["image_base64"]), 64, 64)
+            check_png(base64.b64decode(posted["output"]["image_base64"]), 64, 64)
             # Warm: the checkpoint was loaded before the job came.
             assert "Checkpoint" not in json.loads(posted["output"]["info"])["seconds"]
 

@@ -1,0 +1,1 @@
+"""ComfyUI as a child process, and the protocol that it speaks."""

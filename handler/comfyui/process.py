@@ -1,0 +1,221 @@
+"""ComfyUI as a supervised child process on a free loopback port."""
+
+import collections
+import contextlib
+import io
+import logging
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from handler.comfyui.client import ComfyClient
+from handler.deadline import Deadline
+from handler.errors import ComfyUnavailable, JobTimeout
+from handler.settings import Settings
+from handler.weights import locate
+
+HOST = "127.0.0.1"
+READY_POLL_S = 0.1
+STOP_GRACE_S = 5.0
+TAIL_LINES = 40
+ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+
+# Two OpenMP threads on two busy cores made a job of the tiny model 5 to 15 times slower. By default
+# glibc gives every large activation back to the kernel, and each next one pays a page fault for each
+# four kilobytes: the full-size decoder took 1.1 to 1.5 times as long.
+CPU_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+log = logging.getLogger(__name__)
+comfyui_log = logging.getLogger("comfyui")
+
+
+class ComfyProcess:
+    """Starts ComfyUI, starts it again when it has ended, and ends it. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._starts = 0
+
+    def client(self, deadline: Deadline) -> ComfyClient:
+        """Returns a client of the running ComfyUI, which is started, or waited for, when it is not ready.
+
+        Raises:
+            ComfyUnavailable: it is not installed or ended while starting.
+            JobTimeout, JobCancelled: by `deadline`.
+        """
+        with self._lock:
+            if self._running is None or self._running.child.poll() is not None:
+                self._spawn()
+            running = self._running
+            assert running is not None
+        if not running.ready:
+            self._wait(running, deadline)
+        return running.client
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of ComfyUI, where it runs."""
+        running = self._running
+        return running.child.pid if running is not None and running.child.poll() is None else None
+
+    def restarts(self) -> int:
+        """Returns how often ComfyUI was started again."""
+        return max(0, self._starts - 1)
+
+    def restart(self, failed: ComfyClient) -> None:
+        """Ends the ComfyUI that `failed` talks to and starts another; does not wait for it to be ready.
+
+        Does nothing where that has happened already, so that several jobs may report the same failure.
+        """
+        with self._lock:
+            if self._running is not None and self._running.client is failed:
+                self._running.child.kill()
+                self._spawn()
+
+    def stop(self) -> None:
+        """Ends ComfyUI and removes what it left on disk; does nothing when it is not running."""
+        with self._lock:
+            self._end()
+
+    def _wait(self, running: "_Running", deadline: Deadline) -> None:
+        while not running.client.is_ready():
+            status = running.child.poll()
+            if status is not None:
+                log.error("ComfyUI ended while starting", extra={"status": status, "last_lines": list(running.tail)})
+                raise ComfyUnavailable(f"ComfyUI ended while starting, exit status {status}")
+            try:
+                running.start.left_s()
+            except JobTimeout:
+                running.child.kill()
+                running.child.wait()
+                raise ComfyUnavailable(f"ComfyUI was not ready after {self._settings.start_timeout_s:g} s") from None
+            deadline.sleep(READY_POLL_S)
+        running.ready = True
+        log.info("ComfyUI is ready", extra={"pid": running.child.pid})
+
+    def _spawn(self) -> None:
+        self._end()
+        port = _free_port()
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
+            with contextlib.ExitStack() as undo:
+                undo.callback(scratch.cleanup)
+                child = _start(self._settings, port, Path(scratch.name))
+                undo.pop_all()
+        except FileNotFoundError as exc:
+            raise ComfyUnavailable("ComfyUI is not installed where COMFYUI_DIR says") from exc
+        except OSError as exc:
+            raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
+        self._starts += 1
+        start = Deadline(self._settings.start_timeout_s)
+        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start)
+        threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()
+        log.info("ComfyUI starts", extra={"pid": child.pid, "port": port})
+
+    def _end(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        child = running.child
+        child.terminate()
+        try:
+            child.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if child.stdin is not None:
+            child.stdin.close()
+        running.client.close()
+        running.scratch.cleanup()
+
+
+@dataclass
+class _Running:
+    child: subprocess.Popen[bytes]
+    client: ComfyClient
+    scratch: tempfile.TemporaryDirectory[str]
+    start: Deadline
+    tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=TAIL_LINES))
+    ready: bool = False
+
+
+def _relay(child: subprocess.Popen[bytes], tail: collections.deque[str]) -> None:
+    """Hands what the child prints to the log; progress bars redraw themselves with carriage returns."""
+    assert child.stdout is not None
+    with io.TextIOWrapper(child.stdout, errors="replace", newline="\n") as lines:
+        for line in lines:
+            text = ANSI_STYLE.sub("", line.rstrip().rsplit("\r", 1)[-1])
+            if text:
+                tail.append(text)
+                comfyui_log.info(text)
+
+
+def _start(settings: Settings, port: int, scratch: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 -- every part is ours
+        _command(settings, port, scratch),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_environment(settings),
+        start_new_session=True,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def has_gpu() -> bool:
+    """Returns whether a GPU that PyTorch can use is seen: an NVIDIA device, WSL's, or Apple's own."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or sys.platform == "darwin"
+
+
+def on_cpu(settings: Settings) -> bool:
+    """Returns whether ComfyUI is to run without a GPU."""
+    return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
+
+
+def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
+    comfyui = settings.comfyui_dir
+    folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
+    for folder in folders.values():
+        folder.mkdir()
+    config = locate.write_config(settings, scratch)
+    return [
+        str(comfyui / "venv" / "bin" / "python"),
+        "-u",
+        str(Path(__file__).with_name("child.py")),
+        *(str(scratch), str(comfyui / "app" / "main.py")),
+        *("--listen", HOST, "--port", str(port)),
+        *("--base-directory", str(comfyui / "data"), "--models-directory", str(settings.models_dir)),
+        *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),
+        *(["--extra-model-paths-config", str(config)] if config else []),
+        *("--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--preview-method", "none"),
+        *(["--cpu"] if on_cpu(settings) else []),
+        *shlex.split(settings.comfyui_args),
+    ]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Returns the child's environment: no secrets, nothing fetched at run time."""
+    environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+    environment |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    return (CPU_ENVIRONMENT | environment) if on_cpu(settings) else environment

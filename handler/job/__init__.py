@@ -1,0 +1,1 @@
+"""One job, from request to picture. Knows nothing of RunPod or HTTP."""

@@ -1,0 +1,67 @@
+"""Who may use the HTTP server: whoever has a key, or, without keys, whoever is on this machine."""
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from handler.errors import BadRequest, Unauthorized
+from handler.server.refusals import answer_to
+
+OPEN_PATHS = ("/ping", "/")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class KeyCheck:
+    """Lets requests pass that have one of the keys, and those to OPEN_PATHS."""
+
+    def __init__(self, app: ASGIApp, keys: list[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
+            answer = answer_to(Unauthorized("expected the header Authorization: Bearer with a key of this server"))
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            await answer(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        sent = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = sent.partition(b" ")
+        found = [hmac.compare_digest(key.strip(), own) for own in self._keys]
+        return scheme.lower() == b"bearer" and any(found)
+
+
+class HostCheck:
+    """Lets requests pass that call the server by one of these names.
+
+    A page of another site may have its own name point to this machine, but cannot choose the Host header.
+    """
+
+    def __init__(self, app: ASGIApp, names: list[str]) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _name(dict(scope["headers"]).get(b"host", b"")) not in self._names:
+            await answer_to(BadRequest(f"Host must be one of {', '.join(self._names)}"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _name(host: bytes) -> str | None:
+    try:
+        return urlsplit(f"//{host.decode('latin-1')}").hostname
+    except ValueError:
+        return None

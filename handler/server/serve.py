@@ -1,0 +1,116 @@
+"""Puts the HTTP server together and runs it."""
+
+import contextlib
+import fcntl
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from handler.errors import StorageUnavailable
+from handler.job.bucket import Buckets
+from handler.job.generate import Generator
+from handler.job.runner import Worker
+from handler.server.access import is_loopback
+from handler.server.api import Service, make_app
+from handler.server.dispatcher import Dispatcher
+from handler.server.job_store import JobStore
+from handler.server.metrics import Metrics
+from handler.server.picture_store import PictureFolder
+from handler.settings import Settings
+
+STOP_TIMEOUT_S = 9  # for answers under way
+KEEP_ALIVE_S = 30
+
+log = logging.getLogger(__name__)
+
+
+class AddressNotAllowed(Exception):
+    """The server would be open to everybody."""
+
+
+def check_address(settings: Settings) -> None:
+    """Raises AddressNotAllowed where others than this machine could reach a server that asks for no key."""
+    if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
+        raise AddressNotAllowed(
+            f"without API_KEYS the server listens on loopback only, LISTEN_HOST is {settings.listen_host};"
+            " set API_KEYS, or ALLOW_WITHOUT_KEYS=true where something in front of it checks who calls"
+        )
+
+
+def serve(generator: Generator, settings: Settings) -> None:
+    """Serves until a stop signal comes.
+
+    Raises:
+        StorageUnavailable: DATA_DIR cannot be used, or another server uses it.
+        OSError: the address cannot be listened on.
+    """
+    pictures = PictureFolder(settings.data_dir / "pictures")
+    with _lock(settings.data_dir / "lock"), _listening(settings) as listener:
+        store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
+        try:
+            metrics = Metrics()
+            metrics.watch("alpha_queue_length", "Jobs that wait.", store.waiting)
+            metrics.watch("alpha_comfyui_restarts", "How often ComfyUI was started again.", generator.comfyui.restarts)
+            dispatcher = Dispatcher(store, Worker(generator, Buckets(settings)), pictures, settings, metrics)
+            service = Service(
+                settings=settings,
+                dispatcher=dispatcher,
+                store=store,
+                pictures=pictures,
+                metrics=metrics,
+                check=generator.check,
+                prepare=generator.prepare,
+                stop=generator.comfyui.stop,
+                input_schema=generator.input_schema(),
+            )
+            host, port, *_ = listener.getsockname()
+            log.info(
+                "listening", extra={"address": f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"}
+            )
+            Server(service).run(sockets=[listener])
+        finally:
+            store.close()
+
+
+class Server(uvicorn.Server):
+    """Tells the dispatcher of a stop signal at once: answers that wait for a job end only then."""
+
+    def __init__(self, service: Service) -> None:
+        self._dispatcher = service.dispatcher
+        super().__init__(
+            uvicorn.Config(
+                make_app(service),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=STOP_TIMEOUT_S,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Is called by uvicorn in the event loop's thread."""
+        self._dispatcher.stop()
+        super().handle_exit(sig, frame)
+
+
+def _listening(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
+    return socket.create_server((settings.listen_host, settings.port), family=family, backlog=512)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Holds the folder for this server alone; the system lets go of it however the server ends."""
+    try:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError as exc:
+        raise StorageUnavailable("another server uses DATA_DIR") from exc
+    except PermissionError as exc:
+        raise StorageUnavailable("DATA_DIR cannot be written") from exc

@@ -1,0 +1,1 @@
+"""The weight files that models.txt lists: what they are, where they are, how to download them."""

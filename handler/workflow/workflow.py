@@ -1,0 +1,204 @@
+"""The stored workflow as data: graph, what callers may set in it, what is reported of it.
+
+Two files and a profile make a workflow (workflows/README.md has the format): the graph in ComfyUI's
+API format, `<name>.params.json`, and an optional profile that overrides literals and bounds. Nodes
+are named by their titles. Nothing here knows a node, an input or a parameter by name.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from handler.errors import InvalidInput, WorkflowInvalid
+from handler.workflow.parameters import Parameter, schema_of, shown, validate
+
+Graph = dict[str, dict[str, Any]]
+
+NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Place:
+    """An input of a node, the node named by its title."""
+
+    node: str
+    input: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A weight file that the graph needs, below ComfyUI's models folder."""
+
+    folder: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"models/{self.folder}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A checked workflow.
+
+    Attributes:
+        name: file name without its ending.
+        profile: name of the overrides that it was built with.
+        parameters: what callers may set.
+        output_node: id of the node that sends the picture.
+        titles: title of each node, by id.
+        models: weight files that it needs.
+        warm_up: a request that loads the models and runs every node once, in little time.
+    """
+
+    name: str
+    profile: str
+    parameters: tuple[Parameter, ...]
+    output_node: str
+    titles: Mapping[str, str]
+    models: tuple[ModelFile, ...]
+    warm_up: Mapping[str, Any]
+    _graph: Graph
+    _ids: Mapping[str, str]
+    _info: Mapping[str, Place]
+    _size: tuple[Place, Place]
+
+    def render(self, values: Mapping[str, Any]) -> Graph:
+        """Returns a new graph with `values` (by parameter name) in place; the stored one stays as it is."""
+        graph = copy.deepcopy(self._graph)
+        for parameter in self.parameters:
+            if parameter.name in values:
+                graph[self._ids[parameter.node]]["inputs"][parameter.input] = values[parameter.name]
+        return graph
+
+    def input_schema(self) -> dict[str, Any]:
+        """Returns the JSON Schema of what callers may set, with the stored graph's literals as defaults."""
+        defaults = {
+            parameter.name: self._literal(self._graph, Place(parameter.node, parameter.input))
+            for parameter in self.parameters
+            if not parameter.required and not parameter.random
+        }
+        return schema_of(self.parameters, defaults)
+
+    def size(self, graph: Graph) -> tuple[int, int]:
+        """Returns (width, height) in pixels of the picture that a rendered graph asks for."""
+        width, height = (self._literal(graph, place) for place in self._size)
+        return width, height
+
+    def info(self, graph: Graph) -> dict[str, Any]:
+        """Returns what the reply reports of a rendered graph, by public name."""
+        return {name: self._literal(graph, place) for name, place in self._info.items()}
+
+    def _literal(self, graph: Graph, place: Place) -> Any:
+        return graph[self._ids[place.node]]["inputs"][place.input]
+
+
+def build(name: str, graph: object, params: object, profile: str, overrides: object = NO_OVERRIDES) -> Workflow:
+    """Returns the workflow made of the decoded JSON files.
+
+    Args:
+        name: what the reply calls the workflow.
+        graph: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, ComfyUI's API format.
+        params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
+        profile: what the reply calls the overrides.
+        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema word: value}},
+            "models": …}`, each optional; its models take the place of those in params.
+
+    Raises:
+        WorkflowInvalid: with every fault found.
+    """
+    try:
+        return _build(name, copy.deepcopy(graph), params, profile, overrides)
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise WorkflowInvalid(f"workflow {name} is malformed: {type(exc).__name__} {exc}") from exc
+
+
+def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> Workflow:
+    titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
+    ids = {title: node_id for node_id, title in titles.items()}
+    faults = [] if len(ids) == len(titles) else ["two nodes have the same title"]
+    for title, inputs in overrides.get("graph", {}).items():
+        for input_name, literal in inputs.items():
+            faults += _fault_of(graph, ids, Place(title, input_name))
+            if title in ids:
+                graph[ids[title]]["inputs"][input_name] = literal
+    parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
+    info = {key: _place(entry) for key, entry in params["info"].items()}
+    model_entries = overrides.get("models", params["models"])
+    models = [_place(entry) for entry in model_entries]
+    output = params["output"]
+    size = (_place(output["width"]), _place(output["height"]))
+    set_by_callers = [Place(parameter.node, parameter.input) for parameter in parameters]
+    for place in (*set_by_callers, *info.values(), *models, *size):
+        faults += _fault_of(graph, ids, place)
+    if output["node"] not in ids:
+        faults.append(f"no node has the title {output['node']!r}")
+    if not faults:
+        faults += _faults_of_defaults(graph, ids, parameters)
+        faults += _faults_of_request(params["warm_up"], parameters)
+    if faults:
+        raise WorkflowInvalid(f"workflow {name}: {'; '.join(faults)}", faults)
+    return Workflow(
+        name=name,
+        profile=profile,
+        parameters=parameters,
+        output_node=ids[output["node"]],
+        titles=titles,
+        models=tuple(
+            ModelFile(entry["folder"], graph[ids[place.node]]["inputs"][place.input])
+            for entry, place in zip(model_entries, models, strict=True)
+        ),
+        warm_up=params["warm_up"],
+        _graph=graph,
+        _ids=ids,
+        _info=info,
+        _size=size,
+    )
+
+
+def _place(entry: Mapping[str, Any]) -> Place:
+    return Place(entry["node"], entry["input"])
+
+
+def _parameters(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[Parameter]:
+    if unknown := overrides.keys() - request.keys():
+        raise ValueError(f"profile overrides unknown parameters {sorted(unknown)}")
+    for name, entry in request.items():
+        yield Parameter(
+            name=name,
+            node=entry["node"],
+            input=entry["input"],
+            schema={**entry["schema"], **overrides.get(name, {})},
+            required=entry.get("required", False),
+            random=entry.get("random", False),
+        )
+
+
+def _faults_of_defaults(graph: Graph, ids: Mapping[str, str], parameters: Sequence[Parameter]) -> list[str]:
+    defaults = {parameter.name: graph[ids[parameter.node]]["inputs"][parameter.input] for parameter in parameters}
+    return [
+        f"default of {parameter.name} must be {parameter.expectation()}, got {shown(defaults[parameter.name])}"
+        for parameter in parameters
+        if not parameter.accepts(defaults[parameter.name])
+    ]
+
+
+def _faults_of_request(raw: object, parameters: Sequence[Parameter]) -> list[str]:
+    try:
+        validate(raw, parameters)
+    except InvalidInput as exc:
+        return [f"warm_up: {fault}" for fault in exc.details]
+    return []
+
+
+def _fault_of(graph: Graph, ids: Mapping[str, str], place: Place) -> list[str]:
+    """Returns what keeps `place` from being a literal of the graph, as a list of no or one fault."""
+    if place.node not in ids:
+        return [f"no node has the title {place.node!r}"]
+    inputs = graph[ids[place.node]]["inputs"]
+    if place.input not in inputs:
+        return [f"node {place.node!r} has no input {place.input!r}"]
+    if isinstance(inputs[place.input], list):
+        return [f"input {place.input!r} of node {place.node!r} is a link, expected a literal"]
+    return []

@@ -1,0 +1,164 @@
+import threading
+import time
+
+import pytest
+from stand_in import StandIn
+from test_run import transcript
+
+from handler.comfyui import client as protocol
+from handler.comfyui.client import ComfyClient
+from handler.deadline import Deadline
+from handler.errors import ComfyUnavailable, JobCancelled, JobTimeout, NodeFailed, WorkflowRejected
+
+GRAPH = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {}, "_meta": {"title": "Checkpoint"}},
+    "6": {"class_type": "KSampler", "inputs": {}, "_meta": {"title": "Sampler"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    """The waits of the protocol, shortened so that a test takes no longer than it must."""
+    monkeypatch.setattr(protocol, "FRAME_POLL_S", 0.05)
+    monkeypatch.setattr(protocol, "SILENCE_S", 0.1)
+    monkeypatch.setattr(protocol, "INTERRUPT_GRACE_S", 0.3)
+
+
+def run(server, limit_s=10.0, on_progress=None):
+    client = ComfyClient(server.address)
+    try:
+        return client.run(GRAPH, "9", Deadline(limit_s), on_progress)
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("name", ["success", "cached"])
+def test_a_run_gives_its_picture_and_is_forgotten(name):
+    """A run ends with its picture; its entry in the history, which would pile up, is removed."""
+    with StandIn(transcript(name)) as server:
+        finished = run(server)
+    png, _ = finished.result()
+    assert png.startswith(b"\x89PNG")
+    assert not finished.from_history
+    assert len(server.submissions) == 1
+    assert server.requests == [("history", {"delete": [finished.prompt_id]})]
+
+
+def test_each_run_has_names_of_its_own():
+    """prompt_id is a canonical uuid4 and new for each run, as is client_id."""
+    with StandIn(transcript("success")) as server:
+        run(server)
+        run(server)
+    ids = [(body["prompt_id"], body["client_id"]) for body in server.submissions]
+    assert len({part for pair in ids for part in pair}) == 4
+    assert all(prompt_id[14] == "4" and prompt_id == prompt_id.lower() for prompt_id, _ in ids)
+
+
+def test_a_node_error_is_the_runs_error():
+    """The run comes back with the node's failure in it."""
+    with StandIn(transcript("node_error")) as server, pytest.raises(NodeFailed, match="3 channels"):
+        run(server).result()
+
+
+@pytest.mark.parametrize("fault", ["close", "mute", "lose end", "lose picture"])
+def test_what_the_websocket_loses_is_fetched_otherwise(fault):
+    """With the socket dropped, silent, or frames missing: /history settles it, a lost picture is sent again."""
+    with StandIn(transcript("success"), faults=[fault]) as server:
+        if fault == "lose picture":
+            # The run ends properly but for the picture: ComfyUI sent none, so there is none to fetch.
+            finished = run(server)
+            assert finished.pngs == []
+            assert len(server.submissions) == 1
+            return
+        png, _ = run(server).result()
+    assert png.startswith(b"\x89PNG")
+    assert len(server.submissions) == (1 if fault == "lose end" else 2)
+
+
+def test_a_socket_that_breaks_every_time_ends_in_an_error():
+    """After three runs without a picture it is given up, in bounded time."""
+    with (
+        StandIn(transcript("success"), faults=["close"] * 9) as server,
+        pytest.raises(ComfyUnavailable, match="3 runs"),
+    ):
+        run(server)
+    assert len(server.submissions) == 3
+
+
+def test_a_run_that_comfyui_forgot_is_an_error():
+    """When the socket breaks and neither queue nor history know the run, ComfyUI was started again: an error."""
+    with (
+        StandIn(transcript("success"), faults=["close"], knows=False) as server,
+        pytest.raises(ComfyUnavailable, match="no longer knows"),
+    ):
+        run(server)
+
+
+def test_a_broken_submission_is_an_error():
+    """When the answer to /prompt does not come, the job ends in an error and the run is taken off."""
+    with StandIn(transcript("success"), faults=["reset"]) as server, pytest.raises(ComfyUnavailable):
+        run(server)
+    (prompt_id,) = {body["prompt_id"] for body in server.submissions}
+    assert ("interrupt", {"prompt_id": prompt_id}) in server.requests
+
+
+def test_a_server_that_is_gone_is_an_error():
+    """A refused connection is ComfyUnavailable."""
+    with StandIn(transcript("success")) as server:
+        pass
+    with pytest.raises(ComfyUnavailable):
+        run(server)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unknown_class", "Node 'Transparency Patch' not found. The custom node may not be installed."),
+        ("missing_input", "Sampler: Required input is missing (cfg)"),
+        ("value_not_in_list", "Checkpoint: Value not in list (ckpt_name 'absent.safetensors')"),
+        ("value_too_big", "5: Value 1000000000 bigger than max of 16384 (width 1000000000)"),
+        ("partly_valid", "10: Required input is missing (images)"),
+        ("no_output", "Prompt has no outputs"),
+    ],
+)
+def test_a_refused_graph_is_an_error_with_comfyuis_reason(name, reason):
+    """HTTP 400, and 200 with node_errors, are WorkflowRejected with node, input and value."""
+    with StandIn(transcript(name)) as server, pytest.raises(WorkflowRejected) as caught:
+        run(server)
+    assert caught.value.message == reason
+    assert [path for path, _ in server.requests] == ["queue", "interrupt", "history"]
+
+
+def test_a_deadline_ends_a_run_and_takes_it_off():
+    """When time is up, the run is deleted from the queue and interrupted by its own name."""
+    before = time.monotonic()
+    with StandIn(transcript("success"), faults=["mute"], knows=False, pending=True) as server:
+        client = ComfyClient(server.address)
+        with pytest.raises(JobTimeout):
+            client.run(GRAPH, "9", Deadline(0.3))
+        client.close()
+    prompt_id = server.submissions[0]["prompt_id"]
+    assert server.requests == [("queue", {"delete": [prompt_id]}), ("interrupt", {"prompt_id": prompt_id})]
+    assert client.is_stuck
+    assert time.monotonic() - before < 5
+
+
+def test_a_cancellation_ends_a_run_at_once():
+    """Cancelled from another thread, the run ends long before its deadline."""
+    deadline = Deadline(600)
+    threading.Timer(0.2, deadline.cancel).start()
+    before = time.monotonic()
+    with StandIn(transcript("success"), faults=["mute"], pending=True, knows=False) as server:
+        client = ComfyClient(server.address)
+        with pytest.raises(JobCancelled):
+            client.run(GRAPH, "9", deadline)
+        client.close()
+    assert time.monotonic() - before < 5
+
+
+def test_progress_is_handed_on():
+    """The callback sees the run after each frame."""
+    seen = []
+    with StandIn(transcript("success")) as server:
+        run(server, on_progress=lambda run: seen.append(run.progress))
+    assert any(progress and progress.value == 3 for progress in seen)

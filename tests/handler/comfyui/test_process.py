@@ -1,0 +1,130 @@
+import errno
+import os
+import stat
+import tempfile
+import time
+
+import pytest
+
+from handler.comfyui.client import ComfyClient
+from handler.comfyui.process import ComfyProcess
+from handler.deadline import Deadline
+from handler.errors import ComfyUnavailable, GenerationError, JobCancelled, JobTimeout
+from handler.settings import Settings
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Makes a process whose Python is the given shell script; ends it after the test."""
+    made = []
+
+    def make(script, **settings):
+        python = tmp_path / "venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        made.append(ComfyProcess(Settings(comfyui_dir=tmp_path, device="cpu", **settings)))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.stop()
+
+
+def test_a_missing_installation_is_an_error(tmp_path):
+    """Without ComfyUI's Python the error says so, without the path."""
+    with pytest.raises(ComfyUnavailable, match="not installed") as caught:
+        ComfyProcess(Settings(comfyui_dir=tmp_path)).client(Deadline(10))
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_full_disk_is_an_error(installed, monkeypatch):
+    """When the scratch folder cannot be made, the error has the system's reason."""
+
+    def no_space(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_space)
+    with pytest.raises(ComfyUnavailable, match="cannot be started: No space left on device$"):
+        installed("exit 0").client(Deadline(10))
+
+
+def test_an_end_while_starting_is_an_error_at_once(installed):
+    """When the child ends before it is ready, the error has its exit status and does not wait for a timeout."""
+    before = time.monotonic()
+    with pytest.raises(ComfyUnavailable, match="ended while starting, exit status 3"):
+        installed("echo broken; exit 3").client(Deadline(60))
+    assert time.monotonic() - before < 10
+
+
+def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
+    """After START_TIMEOUT_S the child is killed, the error says how long it had."""
+    process = installed("exec sleep 600", start_timeout_s=0.5)
+    with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.5 s"):
+        process.client(Deadline(60))
+    process.stop()
+    assert process.pid is None
+
+
+def test_a_start_that_outlasts_the_jobs_is_given_up(installed):
+    """Jobs shorter than the start end one by one by their own deadlines; the start by its own, all the same."""
+    process = installed("exec sleep 600", start_timeout_s=1.0)
+    ends = []
+    for _ in range(4):
+        try:
+            process.client(Deadline(0.4))
+        except GenerationError as exc:
+            ends.append(type(exc))
+    assert ends == [JobTimeout, JobTimeout, ComfyUnavailable, JobTimeout]
+
+
+def test_a_cancelled_job_does_not_wait_for_the_start(installed):
+    """Cancelling while ComfyUI starts ends the wait; ComfyUI goes on starting for the next job."""
+    process = installed("exec sleep 600")
+    deadline = Deadline(60)
+    deadline.cancel()
+    with pytest.raises(JobCancelled):
+        process.client(deadline)
+    assert process.pid is not None
+
+
+def test_stop_ends_the_child_and_its_folder(installed, tmp_path):
+    """After stop there is neither the process nor the scratch folder that its arguments name."""
+    process = installed(f'echo "$@" > {tmp_path}/arguments; exec sleep 600')
+    deadline = Deadline(2)
+    with pytest.raises(Exception):  # noqa: B017, PT011 -- how the wait ends is not the point
+        process.client(deadline)
+    pid = process.pid
+    arguments = (tmp_path / "arguments").read_text().split()
+    scratch = arguments[arguments.index("--output-directory") + 1]
+    assert os.path.isdir(scratch)  # noqa: PTH112
+    process.stop()
+    assert not os.path.exists(os.path.dirname(scratch))  # noqa: PTH110, PTH120
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_child_gets_no_secrets(installed, tmp_path, monkeypatch):
+    """Variables that name keys, tokens, secrets or passwords stay in the worker."""
+    process = installed(f"env > {tmp_path}/environment; exit 1")
+    for name in ("RUNPOD_AI_API_KEY", "HF_TOKEN", "BUCKET_SECRET_ACCESS_KEY", "DB_PASSWORD"):
+        monkeypatch.setenv(name, "xyzzy")
+    monkeypatch.setenv("HARMLESS", "plugh")
+    with pytest.raises(ComfyUnavailable):
+        process.client(Deadline(10))
+    environment = (tmp_path / "environment").read_text()
+    assert "xyzzy" not in environment
+    assert "plugh" in environment
+    assert "HF_HUB_OFFLINE=1" in environment
+
+
+def test_only_the_failed_comfyui_is_restarted(installed):
+    """A second report of the same failure does not end the ComfyUI that was started because of the first."""
+    process = installed("exec sleep 600")
+    stale = ComfyClient("127.0.0.1:1")
+    deadline = Deadline(0.3)
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        process.client(deadline)
+    pid = process.pid
+    process.restart(stale)
+    assert process.pid == pid

@@ -1,0 +1,55 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from handler.errors import WorkflowInvalid
+from handler.job.profiles import load, missing_models
+from handler.settings import Settings
+
+WORKFLOWS = Path(__file__).parents[3] / "workflows"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    shutil.copytree(WORKFLOWS, tmp_path / "workflows")
+    return Settings(workflows_dir=tmp_path / "workflows", models_dir=tmp_path / "models")
+
+
+def touch(settings, workflow):
+    for file in workflow.models:
+        path = settings.models_dir / file.folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_auto_takes_sdxl_only_with_all_its_weights(settings):
+    """With one of the weight files missing the tiny profile runs; with all there, the stored graph."""
+    assert load(settings).profile == "tiny"
+    touch(settings, load(settings.model_copy(update={"profile": "sdxl"})))
+    assert load(settings).profile == "sdxl"
+    (settings.models_dir / "layer_model" / "vae_transparent_decoder.safetensors").unlink()
+    assert load(settings).profile == "tiny"
+
+
+def test_a_set_profile_is_taken_whatever_is_there(settings):
+    """PROFILE=sdxl never becomes the tiny model; what is missing is known by name."""
+    workflow = load(settings.model_copy(update={"profile": "sdxl"}))
+    assert workflow.profile == "sdxl"
+    assert [str(file) for file in missing_models(workflow, settings)] == [
+        "models/checkpoints/sd_xl_base_1.0.safetensors",
+        "models/layer_model/layer_xl_transparent_attn.safetensors",
+        "models/layer_model/vae_transparent_decoder.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("name", ["txt2img_alpha.json", "txt2img_alpha.params.json", "profiles/tiny.json"])
+@pytest.mark.parametrize("contents", [None, b"", b"{", b"\xff\xfe", b"[]", b"null"])
+def test_a_damaged_file_is_named(settings, name, contents):
+    """A missing, half-written or foreign file is a clear error with the file's or workflow's name."""
+    path = settings.workflows_dir / name
+    path.unlink()
+    if contents is not None:
+        path.write_bytes(contents)
+    with pytest.raises(WorkflowInvalid, match=r"txt2img_alpha|tiny\.json"):
+        load(settings.model_copy(update={"profile": "tiny"}))

@@ -1,0 +1,65 @@
+"""The HTTP server's service over a generator that does what the prompt says."""
+
+import threading
+
+from handler.comfyui.run import Progress, Run
+from handler.errors import NodeFailed
+from handler.job import profiles
+from handler.job.reply import Generated
+from handler.job.runner import Worker
+from handler.server.api import Service
+from handler.server.dispatcher import Dispatcher
+from handler.server.job_store import JobStore
+from handler.server.metrics import Metrics
+from handler.server.picture_store import PictureFolder
+from handler.workflow.parameters import validate
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+
+
+class Painter:
+    """A generator that does what the prompt says."""
+
+    def __init__(self, settings):
+        self.parameters = profiles.load(settings).parameters
+        self.prompts = []
+        self.go_on = threading.Event()
+
+    def generate(self, raw, deadline, on_progress):
+        prompt = validate(raw, self.parameters)["prompt"]
+        self.prompts.append(prompt)
+        if prompt == "wait":
+            while not self.go_on.is_set():
+                deadline.sleep(0.01)
+        if prompt == "fail once" and self.prompts.count(prompt) == 1:
+            raise NodeFailed("KSampler: out of memory")
+        if prompt == "crash":
+            raise RuntimeError("/home/somebody/secret")
+        if prompt == "steps":
+            for step in (1, 2):
+                on_progress(Run("id", "node", progress=Progress("Sampler", step, 20)))
+            while not self.go_on.is_set():
+                deadline.sleep(0.01)
+        seed = 7 if raw.get("seed") is None else raw["seed"]
+        seconds = {"Sampler": 0.5, "total": 0.6}
+        name = f"alpha_1_{len(self.prompts):06x}.png"
+        return Generated(PNG, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
+
+
+def painted_service(settings, buckets=None):
+    """Returns a service and the painter behind it."""
+    painter = Painter(settings)
+    metrics, pictures = Metrics(), PictureFolder(settings.data_dir / "pictures")
+    store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
+    service = Service(
+        settings=settings,
+        dispatcher=Dispatcher(store, Worker(painter, buckets), pictures, settings, metrics),
+        store=store,
+        pictures=pictures,
+        metrics=metrics,
+        check=lambda raw: validate(raw, painter.parameters),
+        prepare=lambda: None,
+        stop=lambda: None,
+        input_schema=profiles.load(settings).input_schema(),
+    )
+    return service, painter

@@ -1,0 +1,220 @@
+import sqlite3
+
+import pytest
+
+from handler.errors import QueueFull, StorageUnavailable
+from handler.server.job_store import JobRequest, JobStore, Status
+
+KEEP_S = 100.0
+PLENTY = 1_000_000
+
+
+class Clock:
+    now_s = 1_000_000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def opened(tmp_path, clock):
+    """Opens the same file again, as the next start of the program does."""
+    stores = []
+
+    def opened(queue_limit=10):
+        for store in stores:
+            store.close()
+        stores.append(JobStore(tmp_path / "jobs.sqlite3", queue_limit, clock))
+        return stores[-1]
+
+    yield opened
+    stores[-1].close()
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+def add(store, *ids, **request):
+    for job_id in ids:
+        store.add(job_id, JobRequest({"prompt": job_id}, **request), KEEP_S)
+
+
+def test_jobs_are_taken_in_order(store):
+    """First come, first served; a job is taken once."""
+    add(store, "a", "b")
+    assert [store.take().id, store.take().id, store.take()] == ["a", "b", None]
+
+
+def test_a_job_carries_its_request_and_times(store, clock):
+    """What was asked for comes back as it came; waiting and running are measured in ms."""
+    request = JobRequest({"prompt": "りんご \ud83c"}, {"accessId": "x"}, "https://example.com/", 5.0, 50.0)
+    store.add("a", request, KEEP_S)
+    clock.now_s += 2
+    store.take()
+    clock.now_s += 3.5
+    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    record = store.get("a")
+    assert (record.request, record.status, record.outcome) == (request, Status.COMPLETED, {"filename": "x"})
+    assert (record.delay_ms, record.execution_ms) == (2000, 3500)
+
+
+def test_a_queue_is_bounded(opened):
+    """Over the limit a job is refused; one that is taken makes room."""
+    store = opened(queue_limit=2)
+    add(store, "a", "b")
+    with pytest.raises(QueueFull, match="2 jobs wait"):
+        add(store, "c")
+    store.take()
+    add(store, "c")
+
+
+def test_waiting_and_finished_jobs_outlive_the_program(opened):
+    """After a start a waiting job waits, a finished one is readable."""
+    store = opened()
+    add(store, "done", "waits")
+    store.take()
+    store.finish("done", Status.COMPLETED, {"filename": "x"})
+    store = opened()
+    assert store.get("done").outcome == {"filename": "x"}
+    assert store.take().id == "waits"
+
+
+def test_a_job_under_way_runs_again_once(opened):
+    """The program may die under a job once; the second time the job has failed, before a third."""
+    add(opened(), "a", "b")
+    assert opened().take().id == "a"
+    assert opened().take().id == "a"
+    store = opened()
+    assert store.take().id == "b"
+    record = store.get("a")
+    assert (record.status, record.outcome["error"].split(":")[0]) == (Status.FAILED, "internal")
+
+
+def test_a_job_put_back_does_not_count_as_tried(opened):
+    """A stop in good order is no attempt, however often it happens."""
+    add(opened(), "a")
+    for _ in range(4):
+        store = opened()
+        assert store.take().id == "a"
+        store.put_back("a")
+    assert opened().get("a").status is Status.IN_QUEUE
+
+
+def test_what_is_over_stays_as_it_is(store):
+    """A job ends once: a cancelled one is not completed afterwards."""
+    add(store, "a")
+    assert store.cancel_waiting("a")
+    assert not store.cancel_waiting("a")
+    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    assert store.get("a").status is Status.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [(Status.FAILED, True), (Status.TIMED_OUT, True), (Status.COMPLETED, False), (Status.CANCELLED, False)],
+)
+def test_only_what_failed_is_retried(store, status, again):
+    """As at RunPod, a job can be retried that has failed or timed out; it keeps its id."""
+    add(store, "a")
+    store.take()
+    store.finish("a", status, {"error": "x: y"})
+    assert store.retry("a") is again
+    assert (store.take() is not None) is again
+    assert store.retried() == int(again)
+
+
+def test_purging_cancels_what_waits(store):
+    """The job under way goes on."""
+    add(store, "a", "b", "c")
+    store.take()
+    assert store.purge() == ["b", "c"]
+    assert store.counts()[Status.CANCELLED] == 2
+    assert store.get("a").status is Status.IN_PROGRESS
+
+
+def test_a_result_is_kept_for_its_time(store, clock):
+    """Then it is gone, from the answers at once and from the file with the next sweep."""
+    add(store, "a")
+    store.take()
+    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    clock.now_s += KEEP_S - 1
+    assert store.get("a") is not None
+    clock.now_s += 2
+    assert store.get("a") is None
+    store.expire(PLENTY)
+    assert sum(store.counts().values()) == 0
+
+
+def test_a_job_that_waits_too_long_times_out(store, clock):
+    """Its time to live over, it is never taken, and says why."""
+    add(store, "a", ttl_s=10.0)
+    clock.now_s += 11
+    assert store.take() is None
+    assert store.expire(PLENTY) == ["a"]
+    assert store.get("a").status is Status.TIMED_OUT
+
+
+def test_results_are_bounded_in_bytes(store):
+    """The oldest go first; jobs that wait never go."""
+    add(store, *"abcd")
+    for job_id in "abc":
+        store.take()
+        store.finish(job_id, Status.COMPLETED, {"filename": "x" * 1000})
+    store.expire(2500)
+    assert [store.get(job_id) is not None for job_id in "abcd"] == [False, True, True, True]
+
+
+def test_webhooks_stay_due_until_they_are_told(opened):
+    """A webhook is due when its job is over, also after a restart, and is told once."""
+    store = opened()
+    add(store, "a", webhook="http://127.0.0.1/")
+    add(store, "b")
+    assert store.due_webhooks() == []
+    store.purge()
+    store = opened()
+    assert [record.id for record in store.due_webhooks()] == ["a"]
+    store.webhook_done("a")
+    assert store.due_webhooks() == []
+
+
+def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
+    """A job that cannot be written is refused with a clear error; what was there stays, and later jobs work."""
+    add(store, "a")
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageUnavailable, match="full"):
+        add(store, "large", s3_config="x" * 100_000)
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    add(store, "b")
+    assert [store.take().id, store.take().id] == ["a", "b"]
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    """What is no job file is neither used nor overwritten."""
+    path = tmp_path / "jobs.sqlite3"
+    path.write_bytes(b"not a database " * 100)
+    with pytest.raises(StorageUnavailable, match="not a database"):
+        JobStore(path, 10)
+    assert path.read_bytes().startswith(b"not a database")
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    """A newer program's file is not misread."""
+    path = tmp_path / "jobs.sqlite3"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 7")
+    database.close()
+    with pytest.raises(StorageUnavailable, match="version 7, expected 1"):
+        JobStore(path, 10)
+
+
+def test_the_file_is_for_its_owner_only(tmp_path, store):
+    """A job may carry the keys of a bucket."""
+    assert (tmp_path / "jobs.sqlite3").stat().st_mode & 0o077 == 0

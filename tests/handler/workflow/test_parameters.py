@@ -1,0 +1,143 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.errors import MESSAGE_CHARACTERS, InvalidInput
+from handler.workflow.parameters import Parameter, shown, validate
+
+PARAMETERS = (
+    Parameter("prompt", "P", "text", {"type": "string", "minLength": 1, "maxLength": 10}, required=True),
+    Parameter("seed", "S", "seed", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, random=True),
+    Parameter("width", "W", "width", {"type": "integer", "minimum": 64, "maximum": 512, "multipleOf": 64}),
+    Parameter("scale", "C", "cfg", {"type": "number", "minimum": 1, "maximum": 20}),
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"prompt": "x"},
+        {"prompt": "0123456789"},
+        {"prompt": "ü漢🍎"},
+        {"prompt": "x", "seed": 0},
+        {"prompt": "x", "seed": 2**53 - 1},
+        {"prompt": "x", "width": 64, "scale": 1},
+        {"prompt": "x", "width": 512, "scale": 20.0},
+    ],
+)
+def test_accepts(raw):
+    """Values on and within the bounds come back as they are."""
+    assert validate(raw, PARAMETERS) == raw
+
+
+def test_null_of_a_random_parameter_is_absence():
+    """A null seed is left out, so that one is drawn."""
+    assert validate({"prompt": "x", "seed": None}, PARAMETERS) == {"prompt": "x"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "got"),
+    [
+        ("prompt", "", '""'),
+        ("prompt", "01234567890", '"01234567890"'),
+        ("prompt", 7, "7"),
+        ("prompt", None, "null"),
+        ("prompt", ["x"], "an array"),
+        ("prompt", "\ud800", '"\\ud800"'),
+        ("seed", True, "true"),
+        ("seed", -1, "-1"),
+        ("seed", 2**53, "9007199254740992"),
+        ("seed", 1.0, "1.0"),
+        ("seed", "42", '"42"'),
+        pytest.param("seed", 10**5000, "an integer of 16610 bits", id="huge"),
+        ("width", 65, "65"),
+        ("width", 576, "576"),
+        ("width", None, "null"),
+        ("width", math.inf, "Infinity"),
+        ("scale", 0.99, "0.99"),
+        ("scale", math.nan, "NaN"),
+        ("scale", math.inf, "Infinity"),
+        ("scale", True, "true"),
+        ("scale", {}, "an object"),
+    ],
+)
+def test_rejects(field, value, got):
+    """A value that is out of range or of another type is one fault: the field, what is expected, what came."""
+    with pytest.raises(InvalidInput) as caught:
+        validate({"prompt": "x", field: value}, PARAMETERS)
+    (fault,) = caught.value.details
+    assert fault.startswith(f"{field} must be a")
+    assert fault.endswith(f", got {got}")
+
+
+def test_message_says_what_is_expected():
+    """The message of a fault states type and bounds."""
+    with pytest.raises(InvalidInput) as caught:
+        validate({"prompt": "", "seed": "42", "width": 1}, PARAMETERS)
+    assert caught.value.message == (
+        'prompt must be a string of 1 to 10 characters, got ""; '
+        'seed must be an integer from 0 to 9007199254740991 or null, got "42"; '
+        "width must be an integer from 64 to 512, a multiple of 64, got 1"
+    )
+
+
+def test_reports_every_fault_at_once():
+    """A missing, a mistyped and an unknown field are three faults of one error."""
+    with pytest.raises(InvalidInput) as caught:
+        validate({"seed": True, "steps": 3}, PARAMETERS)
+    assert [fault.split()[0] for fault in caught.value.details] == ["prompt", "seed", "unknown"]
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 3, True])
+def test_input_must_be_an_object(raw):
+    """Anything but an object is refused as such."""
+    with pytest.raises(InvalidInput, match="input must be an object, got"):
+        validate(raw, PARAMETERS)
+
+
+def test_a_flood_of_faults_stays_readable():
+    """A thousand unknown fields of great length give a bounded message."""
+    with pytest.raises(InvalidInput) as caught:
+        validate({"x" * 1000 + str(n): n for n in range(1000)}, PARAMETERS)
+    assert len(caught.value.message) <= MESSAGE_CHARACTERS
+    assert caught.value.details[-1] == "and 989 more"
+
+
+def outcome(raw):
+    """Returns what a request sets, or the text of its refusal."""
+    try:
+        return validate(raw, PARAMETERS)
+    except InvalidInput as exc:
+        return str(exc)
+
+
+@given(json_values)
+def test_any_json_is_accepted_or_refused_as_invalid_input(raw):
+    """Whatever JSON holds, nothing but InvalidInput is raised, and its text can be sent."""
+    found = outcome(raw)
+    assert json.loads(json.dumps(found, ensure_ascii=False).encode()) == found
+
+
+@given(st.sampled_from([p.name for p in PARAMETERS]), json_values)
+def test_any_value_of_a_field_is_accepted_or_refused_as_invalid_input(field, value):
+    """Accepted values come back unchanged, all others are refused by the field's name."""
+    found = outcome({"prompt": "x", field: value})
+    if isinstance(found, dict):
+        assert found.get(field) == value
+    else:
+        assert found.startswith(f"invalid_input: {field} must be")
+
+
+@given(json_values)
+def test_shown_is_short_and_encodable_after_presentation(value):
+    """Any JSON value has a rendering of bounded length."""
+    assert len(shown(value)) < 400
