@@ -24,8 +24,10 @@ sys.path.insert(0, str(ROOT))
 from rich.progress import track  # noqa: E402
 
 from handler.comfyui.process import ComfyProcess  # noqa: E402
+from handler.deadline import Deadline  # noqa: E402
 from handler.job import reply  # noqa: E402
 from handler.job.generate import Generator  # noqa: E402
+from handler.job.picture import Outcome  # noqa: E402
 from handler.job.profiles import load  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 
@@ -45,11 +47,8 @@ def main() -> None:
         command = [COMFYUI_PYTHON, ROOT / "tools" / "make_random_models.py"]
         subprocess.run([*command, "--models", options.models], check=True)
     settings = Settings(profile="tiny" if options.tiny else "sdxl", models_dir=options.models)
-    comfyui = ComfyProcess(settings)
-    try:
+    with ComfyProcess(settings) as comfyui:
         report(*run_jobs(Generator(load(settings), comfyui, settings), settings, options.jobs))
-    finally:
-        comfyui.stop()
     sizes = ["256"] if options.tiny else ["1024"]
     subprocess.run([COMFYUI_PYTHON, ROOT / "benchmarks" / "decode.py", "--size", *sizes], check=True)
 
@@ -60,12 +59,13 @@ def run_jobs(generator, settings, count):
     generator.warm_up()
     infos, reply_s = [], []
     for seed in track(range(count), "jobs", transient=True):
-        generated = generator.generate({"prompt": "a red apple", "seed": seed})
+        request = generator.parse({"prompt": "a red apple", "seed": seed})
+        picture = generator.generate(request, Deadline(settings.job_timeout_s))
         begin = time.perf_counter()
-        answer = json.dumps(reply.build(generated, settings.reply_limit_bytes))
+        answer = json.dumps(reply.build(Outcome.of(picture, None), picture.png, settings.reply_limit_bytes))
         reply_s.append(time.perf_counter() - begin)
-        assert base64.b64encode(generated.png).decode() in answer
-        infos.append(generated.info)
+        assert base64.b64encode(picture.png).decode() in answer
+        infos.append(picture.info)
     return infos, reply_s
 
 

@@ -1,4 +1,4 @@
-"""How long a job may still take, and whether anybody still wants it."""
+"""How much time a job has left, and whether it was cancelled."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from handler.errors import JobCancelled, JobTimeout
 
 
 class Deadline:
-    """One per job, made at the top and handed down; safe to cancel from another thread."""
+    """One per job, made at the boundary and handed down. Safe to cancel from another thread."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -15,7 +15,7 @@ class Deadline:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Lets whoever asks next for the time left raise JobCancelled."""
+        """Makes the next left_s() or sleep() raise JobCancelled."""
         self._cancelled.set()
 
     def left_s(self) -> float:
@@ -23,7 +23,7 @@ class Deadline:
 
         Raises:
             JobCancelled: `cancel` was called.
-            JobTimeout: none are left.
+            JobTimeout: the time is up.
         """
         if self._cancelled.is_set():
             raise JobCancelled("the job was cancelled")
@@ -33,5 +33,5 @@ class Deadline:
         return left_s
 
     def sleep(self, seconds: float) -> None:
-        """Waits, but no longer than there is time, nor after a cancellation."""
+        """Waits, but not past the deadline and not after a cancellation; raises like `left_s`."""
         self._cancelled.wait(min(seconds, self.left_s()))

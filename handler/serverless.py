@@ -1,41 +1,45 @@
-"""The RunPod boundary: jobs of the SDK's loop in, replies out. Translates, never decides."""
+"""The RunPod boundary: jobs from the SDK's loop in, replies out. Translates, decides nothing."""
 
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
 from handler.errors import GenerationError
 from handler.job import reply
-from handler.job.runner import Job, Worker
+from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 
 TERMINAL_CHARACTERS = 60
 
-Handler = Callable[[Job], Coroutine[Any, Any, dict[str, Any]]]
+RunPodJob = Mapping[str, Any]
+Handler = Callable[[RunPodJob], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def make_handler(worker: Worker, settings: Settings, on_progress: OnProgress | None = None) -> Handler:
+def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | None = None) -> Handler:
     """Returns the handler for `runpod.serverless.start`.
 
-    It answers with the reply of handler.reply, or with `{"error": "code: message"}`. It raises only
-    asyncio.CancelledError, by which the SDK ends a cancelled or timed out job; the run is taken off
-    ComfyUI before.
+    The handler returns the reply of handler.job.reply, or `{"error": "code: message"}`. It raises only
+    asyncio.CancelledError, with which the SDK ends a cancelled or timed-out job; by then the run has been
+    removed from ComfyUI.
     """
 
-    def deliver(generated: reply.Generated, url: str | None) -> dict[str, Any]:
-        return reply.build(generated, settings.reply_limit_bytes, url)
+    def run(job: RunPodJob, deadline: Deadline) -> dict[str, Any]:
+        job_id = str(job.get("id"))
+        try:
+            with reported(job_id):
+                own_job = Job(job_id, runner.parse(job.get("input")), job.get("s3Config"))
+                picture, outcome = runner.run(own_job, deadline, on_progress)
+                return reply.build(outcome, picture.png, settings.reply_limit_bytes)
+        except GenerationError as exc:
+            return {"error": str(exc)}
 
-    def answer(job: Job, deadline: Deadline) -> dict[str, Any]:
-        result = worker.run(job, deadline, deliver, on_progress)
-        return {"error": str(result)} if isinstance(result, GenerationError) else result
-
-    async def handle(job: Job) -> dict[str, Any]:
+    async def handle(job: RunPodJob) -> dict[str, Any]:
         deadline = Deadline(settings.job_timeout_s)
-        work = asyncio.create_task(asyncio.to_thread(answer, job, deadline))
+        work = asyncio.create_task(asyncio.to_thread(run, job, deadline))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -49,10 +53,10 @@ def make_handler(worker: Worker, settings: Settings, on_progress: OnProgress | N
 def printed(handle: Handler, results: list[dict[str, Any]]) -> Handler:
     """Returns `handle` with each result also appended to `results` and printed, in the shape of RunPod's API.
 
-    One line of JSON on standard output; on a terminal, long texts are cut.
+    A result is one line of JSON on standard output; on a terminal, long strings are cut.
     """
 
-    async def handle_and_print(job: Job) -> dict[str, Any]:
+    async def handle_and_print(job: RunPodJob) -> dict[str, Any]:
         output = await handle(job)
         error = output.get("error")
         result = {"id": job.get("id")} | (

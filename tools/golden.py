@@ -21,12 +21,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import golden_pictures as golden  # noqa: E402
 
 from handler.comfyui.process import ComfyProcess  # noqa: E402
+from handler.deadline import Deadline  # noqa: E402
 from handler.errors import GenerationError  # noqa: E402
 from handler.job import profiles  # noqa: E402
 from handler.job.generate import Generator  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 
 AMPLIFIED = 8
+TIMEOUT_S = 600.0  # for one picture
 PAGE = Template(Path(__file__).with_suffix(".html").read_text("utf-8"))
 
 console = Console(highlight=False, soft_wrap=True)
@@ -72,13 +74,12 @@ def main() -> int:
 def draw(profile: str) -> list[Outcome]:
     """Returns the outcomes of all cases on one ComfyUI."""
     settings = Settings(profile=profile, log_level="ERROR", warm_up=False)
-    comfyui = ComfyProcess(settings)
     try:
         workflow = profiles.load(settings)
         tiny = profiles.load(settings.model_copy(update={"profile": golden.STORED_PROFILE}))
         scale = default_width(workflow) // default_width(tiny)
-        generator = Generator(workflow, comfyui, settings)
-        with Progress(console=Console(stderr=True), transient=True) as bars:
+        with ComfyProcess(settings) as comfyui, Progress(console=Console(stderr=True), transient=True) as bars:
+            generator = Generator(workflow, comfyui, settings)
             return [
                 compare(generator, case, profile, scale)
                 for case in bars.track(golden.cases(), description="golden pictures")
@@ -86,8 +87,6 @@ def draw(profile: str) -> list[Outcome]:
     except GenerationError as exc:
         console.print(f"golden: {exc}", markup=False)
         raise SystemExit(1) from exc
-    finally:
-        comfyui.stop()
 
 
 def compare(generator: Generator, case: golden.Case, profile: str, scale: int) -> Outcome:
@@ -95,7 +94,7 @@ def compare(generator: Generator, case: golden.Case, profile: str, scale: int) -
     path = case.expected(profile)
     expected = path.read_bytes() if path.exists() else None
     try:
-        got = generator.generate(case.sized_for(scale)).png
+        got = generator.generate(generator.parse(case.sized_for(scale)), Deadline(TIMEOUT_S)).png
         if expected is None:
             return Outcome(case, got, None, same=False, words="nothing is stored to compare with")
         pictures = golden.pixels(expected), golden.pixels(got)

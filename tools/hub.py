@@ -1,18 +1,12 @@
-"""The `env` of .runpod/hub.json: one entry for each setting that makes sense at RunPod."""
+"""Writes the `env` of .runpod/hub.json: one entry for each setting that a RunPod endpoint can use."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from handler.settings import Settings
+from handler.settings import BucketSettings, WorkerSettings
 
 HUB = Path(__file__).resolve().parents[1] / ".runpod" / "hub.json"
-ELSEWHERE = (  # of the image's own folders, or of the HTTP server alone
-    *("comfyui_dir", "models_dir", "weights_dirs", "hf_cache_dir", "models_file", "workflows_dir", "device"),
-    *("listen_host", "port", "api_keys", "allow_without_keys", "public_url", "data_dir", "queue_limit"),
-    *("results_keep_s", "results_limit_bytes", "pictures_keep_s", "pictures_limit_bytes"),
-    *("hf_token", "hf_endpoint"),
-)
 
 
 def main() -> None:
@@ -23,9 +17,13 @@ def main() -> None:
 
 
 def entries() -> list[dict[str, Any]]:
-    """Returns what hub.json must have, in the order of the settings."""
-    schema = Settings.model_json_schema()["properties"]
-    return [{"key": name.upper(), "input": _input(name, schema[name])} for name in schema if name not in ELSEWHERE]
+    """Returns the entries of hub.json, in the order of the settings."""
+    properties = {
+        name: schema
+        for audience in (WorkerSettings, BucketSettings)
+        for name, schema in audience.model_json_schema()["properties"].items()
+    }
+    return [{"key": name.upper(), "input": _input(name, schema)} for name, schema in properties.items()]
 
 
 def _input(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from handler.cli.terminal import EXIT_USAGE, fail, settings
+from handler.cli.terminal import EXIT_USAGE, Commands, fail, settings
 from handler.settings import Settings
 from handler.weights import manifest
 from handler.weights.download import Fetcher, NotFetched
 from handler.weights.manifest import DEFAULT_SECTION, BadList, Entry, WrongFile
 
-app = typer.Typer(no_args_is_help=True, help="Fetches and checks the weight files that manifest.txt lists.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Fetches and checks the weight files that manifest.txt lists."
+)
 
 Sections = Annotated[
     list[str] | None,

@@ -1,26 +1,26 @@
-"""Pictures for the command line: from a ComfyUI of its own, or from a server that speaks RunPod's job API."""
+"""Where the command line gets pictures from: its own ComfyUI, or a server that speaks RunPod's job API."""
 
 import base64
 import binascii
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 import tenacity
 
+from handler.cli.terminal import EXIT_UNREACHABLE, CommandFailed
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
-from handler.errors import BadPicture, GenerationError
+from handler.errors import BadPicture
 from handler.job.generate import Generator
-from handler.job.reply import Generated
-from handler.job.runner import Worker
+from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 
 RUNPOD_URL = "https://api.runpod.ai"
-OWN_ENDPOINT = "local"  # a server of ours takes any name
+OWN_ENDPOINT = "local"  # our own server accepts any name
 POLL_S = 0.25
 SLOWEST_POLL_S = 2.0
 TIMEOUT_S = 30.0
@@ -28,74 +28,81 @@ TRIES = 5
 BUSY_TRIES = 60
 
 OnStep = Callable[[int, int], None]
+Requests = Sequence[Mapping[str, Any]]
 
 
-class Unreachable(Exception):
-    """There is no server at the address, or none that speaks this API."""
+class Unreachable(CommandFailed):
+    """No server answers at the address, or it does not speak this API."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, EXIT_UNREACHABLE)
 
 
-class Refused(Exception):
-    """The server does not take the request, or the job failed; the message is the server's."""
+class Refused(CommandFailed):
+    """The server rejected the request, or the job failed; the message is the server's."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A picture, with `info` as handler.reply has it."""
+class Result:
+    """A picture, with the reply's `info`."""
 
     png: bytes
     info: Mapping[str, Any]
 
 
 class Source(Protocol):
-    """Where pictures come from."""
+    """Draws the requests that it was made for."""
 
-    def draw(self, request: Mapping[str, Any], on_step: OnStep) -> Drawn:
-        """Returns the picture that a job's input asks for, telling each step and how many there are."""
+    def draw(self, number: int, on_step: OnStep) -> Result:
+        """Returns the picture of one of the requests; calls `on_step` with each step and the number of steps."""
 
 
 class Local:
     """A ComfyUI of this program's own."""
 
-    def __init__(self, generator: Generator, settings: Settings) -> None:
-        self._worker = Worker(generator)
-        self._settings = settings
+    def __init__(self, requests: Requests, generator: Generator, settings: Settings) -> None:
+        """Raises InvalidInput with every fault of a request."""
+        self._generator = generator
+        self._runner = Runner(generator)
+        self._requests = [generator.parse(raw) for raw in requests]
+        self._timeout_s = settings.job_timeout_s
 
-    def draw(self, request: Mapping[str, Any], on_step: OnStep) -> Drawn:
-        """Raises GenerationError where there is no picture."""
+    def start(self) -> None:
+        """Waits until ComfyUI is ready; raises ComfyUnavailable if it does not start."""
+        self._generator.start()
+
+    def draw(self, number: int, on_step: OnStep) -> Result:
+        """Raises GenerationError if there is no picture."""
 
         def show(run: Run) -> None:
             if run.progress is not None:
                 on_step(run.progress.value, run.progress.maximum)
 
-        def deliver(generated: Generated, _: str | None) -> Drawn:
-            return Drawn(generated.png, generated.info)
-
-        job = {"id": "local", "input": request}
-        drawn = self._worker.run(job, Deadline(self._settings.job_timeout_s), deliver, show)
-        if isinstance(drawn, GenerationError):
-            raise drawn
-        return drawn
+        with reported("local"):
+            picture, _ = self._runner.run(Job("local", self._requests[number]), Deadline(self._timeout_s), show)
+        return Result(picture.png, picture.info)
 
 
 class Remote:
     """A server that speaks RunPod's job API: RunPod itself, or `layerdiffuse-alpha serve`."""
 
-    def __init__(self, base_url: str, endpoint: str, key: str | None, timeout_s: float) -> None:
+    def __init__(self, requests: Requests, base_url: str, endpoint: str, key: str | None, timeout_s: float) -> None:
+        self._requests = requests
         self._jobs = f"{base_url.rstrip('/')}/v2/{endpoint}"
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
 
-    def draw(self, request: Mapping[str, Any], on_step: OnStep) -> Drawn:
-        """Raises Unreachable or Refused where there is no picture; a job that takes too long is cancelled."""
-        job_id = self._submit(request)["id"]
+    def draw(self, number: int, on_step: OnStep) -> Result:
+        """Raises Unreachable or Refused if there is no picture; cancels a job that takes too long."""
+        job_id = self._submit(self._requests[number])["id"]
         end_s = time.monotonic() + self._timeout_s
         poll_s = POLL_S
         while True:
             job = self._ask("GET", f"/status/{job_id}")
             match job:
                 case {"status": "COMPLETED", "output": dict(output)}:
-                    return self._drawn(output)
+                    return self._result(output)
                 case {"status": "IN_PROGRESS", "output": {"step": int(value), "steps": int(steps)}}:
                     on_step(value, steps)
                 case {"status": "IN_QUEUE" | "IN_PROGRESS"}:
@@ -104,12 +111,12 @@ class Remote:
                     raise Refused(str(job.get("error") or f"the job is {job.get('status')} and has no output"))
             if time.monotonic() > end_s:
                 self._ask("POST", f"/cancel/{job_id}")
-                raise Refused(f"the job was not over after {self._timeout_s:g} s, it is cancelled")
+                raise Refused(f"the job did not finish within {self._timeout_s:g} s and was cancelled")
             time.sleep(poll_s)
             poll_s = min(SLOWEST_POLL_S, 1.1 * poll_s)
 
     def _submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Waits where the queue is full. A broken connection is not tried again: the job may have been accepted."""
+        """Waits while the queue is full. Does not retry a broken connection: the job may have been accepted."""
         for _ in range(BUSY_TRIES):
             try:
                 answer = self._http.post(f"{self._jobs}/run", json={"input": request})
@@ -130,24 +137,24 @@ class Remote:
         try:
             return _object(tries(self._http.request, method, f"{self._jobs}{path}"))
         except httpx.HTTPError as exc:
-            raise Unreachable(f"{self._jobs} does not answer any more: {exc}") from exc
+            raise Unreachable(f"{self._jobs} no longer answers: {exc}") from exc
 
-    def _drawn(self, output: Mapping[str, Any]) -> Drawn:
+    def _result(self, output: Mapping[str, Any]) -> Result:
         try:
             info = json.loads(output["info"])
             encoded = output.get("image_base64")
             png = base64.b64decode(encoded, validate=True) if encoded else self._download(output["url"])
         except (KeyError, TypeError, ValueError, binascii.Error) as exc:
-            raise Refused("the job's output is not one of this worker's") from exc
-        return Drawn(png, info)
+            raise Refused("the job's output is not a reply of this worker") from exc
+        return Result(png, info)
 
     def _download(self, url: str) -> bytes:
-        """Gets a picture out of a bucket, whose server is told no key."""
+        """Downloads a picture from a bucket, without sending the API key."""
         try:
             answer = httpx.get(url, timeout=TIMEOUT_S, follow_redirects=True)
             answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise BadPicture(f"the picture's URL does not give it: {type(exc).__name__}") from exc
+            raise BadPicture(f"the picture cannot be downloaded from its URL: {type(exc).__name__}") from exc
         return answer.content
 
 

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
@@ -28,9 +29,9 @@ TAIL_LINES = 40
 ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
-# Two OpenMP threads on two busy cores made a job of the tiny model 5 to 15 times slower. By default
-# glibc gives every large activation back to the kernel, and each next one pays a page fault for each
-# four kilobytes: the full-size decoder took 1.1 to 1.5 times as long.
+# With two OpenMP threads on two busy cores, a job of the tiny model took 5 to 15 times as long. By default
+# glibc returns every large activation to the kernel, and the next one costs a page fault for every four
+# kilobytes: the full-size decoder took 1.1 to 1.5 times as long.
 CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
@@ -43,7 +44,10 @@ comfyui_log = logging.getLogger("comfyui")
 
 
 class ComfyProcess:
-    """Starts ComfyUI, starts it again when it has ended, and ends it. Safe to use from several threads."""
+    """Starts ComfyUI, restarts it if it has ended, and stops it. Safe to use from several threads.
+
+    As a context manager it stops ComfyUI at the end of the block.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,11 +55,17 @@ class ComfyProcess:
         self._running: _Running | None = None
         self._starts = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def client(self, deadline: Deadline) -> ComfyClient:
-        """Returns a client of the running ComfyUI, which is started, or waited for, when it is not ready.
+        """Returns a client of the running ComfyUI; starts it if need be, and waits until it is ready.
 
         Raises:
-            ComfyUnavailable: it is not installed or ended while starting.
+            ComfyUnavailable: it is not installed, or ended while starting.
             JobTimeout, JobCancelled: by `deadline`.
         """
         with self._lock:
@@ -69,18 +79,18 @@ class ComfyProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of ComfyUI, where it runs."""
+        """Process id of ComfyUI; None if it does not run."""
         running = self._running
         return running.child.pid if running is not None and running.child.poll() is None else None
 
     def restarts(self) -> int:
-        """Returns how often ComfyUI was started again."""
+        """Returns how often ComfyUI was restarted."""
         return max(0, self._starts - 1)
 
     def restart(self, failed: ComfyClient) -> None:
-        """Ends the ComfyUI that `failed` talks to and starts another; does not wait for it to be ready.
+        """Kills the ComfyUI that `failed` talks to and starts another one; does not wait until it is ready.
 
-        Does nothing where that has happened already, so that several jobs may report the same failure.
+        Does nothing if that has already happened, so that several jobs can report the same failure.
         """
         with self._lock:
             if self._running is not None and self._running.client is failed:
@@ -88,7 +98,7 @@ class ComfyProcess:
                 self._spawn()
 
     def stop(self) -> None:
-        """Ends ComfyUI and removes what it left on disk; does nothing when it is not running."""
+        """Stops ComfyUI and removes its files; does nothing if it does not run."""
         with self._lock:
             self._end()
 
@@ -106,7 +116,7 @@ class ComfyProcess:
                 raise ComfyUnavailable(f"ComfyUI was not ready after {self._settings.start_timeout_s:g} s") from None
             deadline.sleep(READY_POLL_S)
         running.ready = True
-        log.info("ComfyUI is ready", extra={"pid": running.child.pid})
+        log.info("ComfyUI ready", extra={"pid": running.child.pid})
 
     def _spawn(self) -> None:
         self._end()
@@ -125,7 +135,7 @@ class ComfyProcess:
         start = Deadline(self._settings.start_timeout_s)
         self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start)
         threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()
-        log.info("ComfyUI starts", extra={"pid": child.pid, "port": port})
+        log.info("ComfyUI starting", extra={"pid": child.pid, "port": port})
 
     def _end(self) -> None:
         running, self._running = self._running, None
@@ -155,7 +165,7 @@ class _Running:
 
 
 def _relay(child: subprocess.Popen[bytes], tail: collections.deque[str]) -> None:
-    """Hands what the child prints to the log; progress bars redraw themselves with carriage returns."""
+    """Logs what the child prints; progress bars redraw themselves with carriage returns."""
     assert child.stdout is not None
     with io.TextIOWrapper(child.stdout, errors="replace", newline="\n") as lines:
         for line in lines:
@@ -184,12 +194,12 @@ def _free_port() -> int:
 
 
 def has_gpu() -> bool:
-    """Returns whether a GPU that PyTorch can use is seen: an NVIDIA device, WSL's, or Apple's own."""
+    """Returns whether there is a GPU that PyTorch can use: an NVIDIA device, WSL's, or Apple's own."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or sys.platform == "darwin"
 
 
 def on_cpu(settings: Settings) -> bool:
-    """Returns whether ComfyUI is to run without a GPU."""
+    """Returns whether ComfyUI runs without a GPU."""
     return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
 
 
@@ -215,7 +225,7 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Returns the child's environment: no secrets, nothing fetched at run time."""
+    """Returns the child's environment: no secrets, and nothing is downloaded at run time."""
     environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     environment |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return (CPU_ENVIRONMENT | environment) if on_cpu(settings) else environment

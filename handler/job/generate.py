@@ -1,23 +1,25 @@
-"""One job from request to checked picture."""
+"""One job, from request to checked picture. Start reading here."""
 
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
 from handler.comfyui.process import ComfyProcess
+from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, GenerationError, ModelMissing, NotTransparent
+from handler.job.picture import Picture
 from handler.job.png import alpha_of, check_png
 from handler.job.profiles import missing_models
-from handler.job.reply import Generated
 from handler.settings import Settings
 from handler.weights import locate
-from handler.workflow.parameters import validate
-from handler.workflow.workflow import Workflow
+from handler.workflow.parameters import Request
+from handler.workflow.workflow import Graph, Workflow
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +36,47 @@ class Generator:
         self.comfyui = comfyui
         self._settings = settings
 
-    def check(self, raw: object) -> None:
-        """Raises InvalidInput where `generate` would."""
-        validate(raw, self._workflow.parameters)
+    def parse(self, raw: object) -> Request:
+        """Returns the request that a job's input makes; raises InvalidInput with every fault."""
+        return self._workflow.parse(raw)
 
     def input_schema(self) -> dict[str, Any]:
-        """Returns the JSON Schema of what `generate` takes."""
+        """Returns the JSON Schema of a job's input."""
         return self._workflow.input_schema()
+
+    def generate(self, request: Request, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
+        """Returns the picture that the request asks for.
+
+        Args:
+            deadline: when to give up.
+            on_progress: called with the run after each message of ComfyUI.
+
+        Raises:
+            GenerationError: the reason why there is no picture; the next job works.
+        """
+        started_s = time.monotonic()
+        workflow = self._workflow
+        random_values = {
+            parameter.name: request.values.get(parameter.name, secrets.randbelow(parameter.schema["maximum"] + 1))
+            for parameter in workflow.parameters
+            if parameter.random
+        }
+        graph = workflow.render({**request.values, **random_values})
+        self._check_weights()
+        client = self.comfyui.client(deadline)
+        ready_s = time.monotonic()
+        run = self._run(client, graph, deadline, on_progress)
+        png, report = run.result()
+        check_png(png, *workflow.size(graph))
+        info = {
+            **workflow.info(graph),
+            "workflow": workflow.name,
+            "profile": workflow.profile,
+            "alpha": asdict(alpha_of(report)),
+            "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
+            "seconds": self._seconds(run, started_s, ready_s),
+        }
+        return Picture(png, _filename(), random_values, info)
 
     def start(self) -> None:
         """Starts ComfyUI and waits until it is ready.
@@ -51,85 +87,52 @@ class Generator:
         self.comfyui.client(Deadline(self._settings.start_timeout_s))
 
     def prepare(self) -> None:
-        """Makes the first job as fast as the next: starts ComfyUI and, with WARM_UP, loads the models.
+        """Makes the first job as fast as the next one: starts ComfyUI and, with WARM_UP, loads the models.
 
         Raises:
             GenerationError: it does not start, or the workflow does not run.
         """
         for file in self._workflow.models:
-            log.info("weights", extra={"file": str(file), "from": str(locate.find(file, self._settings))})
+            log.info("weights found", extra={"file": str(file), "path": str(locate.find(file, self._settings))})
         self.start()
         if self._settings.warm_up:
             self.warm_up()
 
     def warm_up(self) -> None:
-        """Runs the workflow once in small, so that the first job finds models loaded and kernels chosen.
+        """Runs the workflow once with few steps, so that the first job finds models loaded and kernels chosen.
 
         Raises:
             GenerationError: the workflow does not run.
         """
         started_s = time.monotonic()
         try:
-            self.generate(self._workflow.warm_up)
+            self.generate(self._workflow.warm_up, Deadline(self._settings.job_timeout_s))
         except NotTransparent:
-            log.debug("so few steps may give an opaque picture")
-        log.info("warm", extra={"seconds": round(time.monotonic() - started_s, 3)})
+            log.debug("warm-up picture is not transparent, which so few steps can cause")
+        log.info("warm-up finished", extra={"seconds": round(time.monotonic() - started_s, 3)})
 
-    def generate(
-        self, raw: object, deadline: Deadline | None = None, on_progress: OnProgress | None = None
-    ) -> Generated:
-        """Returns the picture that `raw` asks for.
-
-        Args:
-            raw: a job's input, as it came.
-            deadline: JOB_TIMEOUT_S from now where there is none.
-            on_progress: called with the run after each message of ComfyUI.
-
-        Raises:
-            GenerationError: of the kind that applies; the next job works.
-        """
-        started_s = time.monotonic()
-        deadline = deadline or Deadline(self._settings.job_timeout_s)
-        workflow = self._workflow
-        values = validate(raw, workflow.parameters)
-        drawn = {
-            parameter.name: values.get(parameter.name, secrets.randbelow(parameter.schema["maximum"] + 1))
-            for parameter in workflow.parameters
-            if parameter.random
-        }
-        graph = workflow.render(values | drawn)
-        if missing := missing_models(workflow, self._settings):
+    def _check_weights(self) -> None:
+        if missing := missing_models(self._workflow, self._settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
-        client = self.comfyui.client(deadline)
-        ready_s = time.monotonic()
+
+    def _run(self, client: ComfyClient, graph: Graph, deadline: Deadline, on_progress: OnProgress | None) -> Run:
+        """Returns the finished run. If ComfyUI is gone or does not release the run, restarts it for the next job."""
         try:
-            run = client.run(graph, workflow.output_node, deadline, on_progress)
+            return client.run(graph, self._workflow.output_node, deadline, on_progress)
         except GenerationError as exc:
-            self._recover(client, exc)
+            if client.is_stuck or isinstance(exc, ComfyUnavailable):
+                log.warning("restarting ComfyUI", extra={"reason": exc.code})
+                self.comfyui.restart(client)
             raise
-        png, output = run.result()
-        check_png(png, *workflow.size(graph))
-        alpha = alpha_of(output)
+
+    def _seconds(self, run: Run, started_s: float, ready_s: float) -> Mapping[str, float]:
+        """Returns the seconds per stage: the wait for ComfyUI, each node by its title, the whole job."""
         seconds = {
             "comfyui_ready": ready_s - started_s,
-            **{workflow.titles[node]: seconds for node, seconds in run.seconds.items()},
+            **{self._workflow.titles[node]: node_s for node, node_s in run.seconds.items()},
             "total": time.monotonic() - started_s,
         }
-        info = {
-            **workflow.info(graph),
-            "workflow": workflow.name,
-            "profile": workflow.profile,
-            "alpha": asdict(alpha),
-            "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
-            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        }
-        return Generated(png, _filename(), drawn, info)
-
-    def _recover(self, client: ComfyClient, exc: GenerationError) -> None:
-        """Starts ComfyUI again where it is gone or does not let go of a run, so that the next job finds it."""
-        if client.is_stuck or isinstance(exc, ComfyUnavailable):
-            log.warning("ComfyUI is started again", extra={"because": exc.code})
-            self.comfyui.restart(client)
+        return {stage: round(value, 4) for stage, value in seconds.items()}
 
 
 def _filename() -> str:

@@ -1,4 +1,4 @@
-"""Reads the stored workflow and settles which profile it runs with."""
+"""Reads the stored workflow and chooses the profile that it runs with."""
 
 import json
 import logging
@@ -10,14 +10,14 @@ from handler.settings import Settings
 from handler.weights import locate
 from handler.workflow.workflow import NO_OVERRIDES, ModelFile, Workflow, build
 
-STORED_PROFILE = "sdxl"  # what the stored graph is written for: no override file
+STORED_PROFILE = "sdxl"  # the stored graph is written for it, so it has no file of overrides
 FALLBACK_PROFILE = "tiny"
 
 log = logging.getLogger(__name__)
 
 
 def load(settings: Settings) -> Workflow:
-    """Returns the workflow in the profile that is set, or in the one whose weights are there.
+    """Returns the workflow with the profile that is set; `auto` is SDXL if all its weights are found, else tiny.
 
     Raises:
         WorkflowInvalid: a file is missing or malformed.
@@ -28,12 +28,12 @@ def load(settings: Settings) -> Workflow:
     missing = missing_models(workflow, settings)
     if not missing:
         return workflow
-    log.warning("SDXL weights are missing, the tiny model is used", extra={"missing": [str(file) for file in missing]})
+    log.warning("SDXL weights not found, using the tiny model", extra={"missing": [str(file) for file in missing]})
     return _load(settings, FALLBACK_PROFILE)
 
 
 def missing_models(workflow: Workflow, settings: Settings) -> list[ModelFile]:
-    """Returns the weight files that the workflow needs and that are nowhere to be found."""
+    """Returns the weight files that the workflow needs and that cannot be found."""
     return [file for file in workflow.models if locate.find(file, settings) is None]
 
 

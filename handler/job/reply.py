@@ -1,54 +1,72 @@
-"""A finished picture as the reply that every boundary gives, within the size that RunPod takes."""
+"""The reply to a RunPod job, within the size that RunPod accepts."""
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from handler.errors import ReplyTooLarge
+from handler.job.picture import Outcome
 from handler.job.png import recompress
 
-
-@dataclass(frozen=True)
-class Generated:
-    """A checked picture.
-
-    Attributes:
-        png: 8-bit RGBA.
-        filename: `alpha_<unix seconds>_<6 hex digits>.png`.
-        drawn: the random parameters of the request with the values that were used.
-        info: everything known about how it was made; JSON values.
-    """
-
-    png: bytes
-    filename: str
-    drawn: Mapping[str, Any]
-    info: Mapping[str, Any]
+DATA_URL = "data:image/png;base64,"
+# The fields that carry the picture. When they do not fit, the ones at the end are dropped first.
+COPIES = ("image_base64", "url", "image_url")
 
 
-def build(generated: Generated, limit_bytes: int, url: str | None = None) -> dict[str, Any]:
-    """Returns the reply: status, url, image_url, image_base64, filename, the drawn values, info (JSON text).
+def build(outcome: Outcome, png: bytes | None, limit_bytes: int) -> dict[str, Any]:
+    """Returns the reply: status, url, image_url, image_base64, filename, the random values, info (JSON text).
 
-    Where the picture is in a bucket, both URLs are `url` and there is no base64. Otherwise the
-    picture stands in it three times, as data URL under two names and as bare base64. When the whole
-    is over `limit_bytes` of JSON, `image_url` is left out, then `url`, then the picture is compressed
-    harder.
+    If the picture has a URL, `url` and `image_url` are that URL and there is no base64. Otherwise the reply
+    carries the picture three times: as a data URL under two names, and as bare base64. If that is too
+    large, `image_url` is dropped, then `url`, then the picture is compressed harder.
+
+    Args:
+        png: the picture; None if the outcome has a URL.
+        limit_bytes: maximum size of the reply as JSON.
 
     Raises:
-        ReplyTooLarge: even one copy of the smallest encoding is over the limit.
+        ReplyTooLarge: even a single copy of the smallest encoding is too large.
     """
-    facts = {"filename": generated.filename, **generated.drawn, "info": json.dumps(generated.info)}
-    if url is not None:
-        return {"status": "success", "url": url, "image_url": url, **facts}
-    facts_bytes = len(json.dumps({"status": "success", "url": "", "image_url": "", "image_base64": "", **facts}))
-    for encode in (bytes, recompress):
-        png = encode(generated.png)
-        encoded = base64.b64encode(png).decode("ascii")
-        data_url = f"data:image/png;base64,{encoded}"
-        for copies in ({"url": data_url, "image_url": data_url}, {"url": data_url}, {}):
-            pictures = {**copies, "image_base64": encoded}
-            size_bytes = facts_bytes + sum(map(len, pictures.values()))
+    facts = _facts(outcome)
+    if outcome.url is not None:
+        return {"status": "success", "url": outcome.url, "image_url": outcome.url, **facts}
+    assert png is not None
+    png, fields = _fit(facts, png, limit_bytes)
+    encoded = base64.b64encode(png).decode("ascii")
+    pictures = {"url": DATA_URL + encoded, "image_url": DATA_URL + encoded, "image_base64": encoded}
+    return {"status": "success", **{name: value for name, value in pictures.items() if name in fields}, **facts}
+
+
+def check_size(outcome: Outcome, png: bytes, limit_bytes: int) -> None:
+    """Raises ReplyTooLarge if `build` would; encodes nothing unless the picture must be compressed harder."""
+    if outcome.url is None:
+        _fit(_facts(outcome), png, limit_bytes)
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {"filename": outcome.filename, **outcome.random_values, "info": json.dumps(outcome.info)}
+
+
+def _fit(facts: dict[str, Any], png: bytes, limit_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+    """Returns the encoding that fits, and the fields that can carry it."""
+    for candidate in _encodings(png):
+        for count in range(len(COPIES), 0, -1):
+            fields = COPIES[:count]
+            size_bytes = _size_bytes(facts, fields, len(candidate))
             if size_bytes <= limit_bytes:
-                return {"status": "success", **pictures, **facts}
+                return candidate, fields
     raise ReplyTooLarge(f"reply has {size_bytes} bytes, REPLY_LIMIT_BYTES is {limit_bytes}")
+
+
+def _encodings(png: bytes) -> Iterator[bytes]:
+    yield png
+    yield recompress(png)
+
+
+def _size_bytes(facts: dict[str, Any], fields: tuple[str, ...], png_bytes: int) -> int:
+    """Returns the size in bytes of the reply as JSON."""
+    empty = json.dumps({"status": "success", **dict.fromkeys(fields, ""), **facts})
+    encoded_bytes = 4 * -(-png_bytes // 3)
+    data_urls = sum(name != "image_base64" for name in fields)
+    return len(empty) + len(fields) * encoded_bytes + data_urls * len(DATA_URL)

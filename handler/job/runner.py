@@ -1,64 +1,88 @@
-"""What all boundaries do with a job: run it, put its picture into a bucket where there is one, log how it ended."""
+"""What every boundary does with a job: make the picture, store it in a bucket if there is one, log how it ended."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
 from handler.errors import GenerationError, InternalError, InvalidInput
 from handler.job.bucket import Bucket, Buckets, BucketUnavailable
 from handler.job.generate import Generator
-from handler.job.reply import Generated
-
-T = TypeVar("T")
-Job = Mapping[str, Any]
-Deliver = Callable[[Generated, str | None], T]
+from handler.job.picture import Outcome, Picture
+from handler.workflow.parameters import Request
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        id: what its log lines are found by.
+        request: what the caller asks for.
+        s3_config: the caller's bucket in RunPod's shape, as it came; None if there is none.
+    """
+
+    id: str
+    request: Request
+    s3_config: object = field(default=None, repr=False)
+
+
+class Runner:
     """Runs jobs. Safe to use from several threads."""
 
     def __init__(self, generator: Generator, buckets: Buckets | None = None) -> None:
         self._generator = generator
         self._buckets = buckets
 
-    def run(
-        self, job: Job, deadline: Deadline, deliver: Deliver[T], on_progress: OnProgress | None = None
-    ) -> T | GenerationError:
-        """Returns what `deliver` makes of the picture, or why there is none; raises nothing.
+    def parse(self, raw: object) -> Request:
+        """Returns the request that a job's input makes; raises InvalidInput with every fault."""
+        return self._generator.parse(raw)
 
-        Args:
-            job: `id`, `input` and `s3Config`, in RunPod's shape.
-            deliver: takes the picture, and its URL where it is in a bucket. A bucket out of reach costs
-                nobody the picture: there is no URL then.
+    def run(self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None) -> tuple[Picture, Outcome]:
+        """Returns the picture and how the job ended. If the bucket is unreachable, the outcome has no URL.
+
+        Raises:
+            GenerationError: the reason why there is no picture.
         """
-        job_id = job.get("id")
-        try:
-            bucket = self._buckets.of_job(job.get("s3Config")) if self._buckets is not None else None
-            generated = self._generator.generate(job.get("input"), deadline, on_progress)
-            url = _stored(bucket, generated, job_id) if bucket is not None else None
-            delivered = deliver(generated, url)
-        except InvalidInput as exc:  # its message may quote the prompt
-            log.warning("job refused", extra={"job_id": job_id, "code": exc.code})
-            log.debug("why it was refused", extra={"job_id": job_id, "reason": exc.message})
-            return exc
-        except GenerationError as exc:
-            facts = {"job_id": job_id, "code": exc.code, "reason": exc.message}
-            log.warning("job failed", extra=facts, exc_info=exc.__cause__)
-            return exc
-        except Exception:
-            log.exception("job failed", extra={"job_id": job_id, "code": InternalError.code})
-            return InternalError("the worker failed, its log has the reason")
-        log.info("job finished", extra={"job_id": job_id, "seconds": generated.info["seconds"]["total"]})
-        return delivered
+        bucket = self._buckets.of_job(job.s3_config) if self._buckets is not None else None
+        picture = self._generator.generate(job.request, deadline, on_progress)
+        url = _stored(bucket, picture, job.id) if bucket is not None else None
+        return picture, Outcome.of(picture, url)
 
 
-def _stored(bucket: Bucket, generated: Generated, job_id: object) -> str | None:
+@contextlib.contextmanager
+def reported(job_id: str) -> Iterator[None]:
+    """Logs how the job in the block ended, and raises its error again.
+
+    Raises:
+        GenerationError: as raised in the block; InternalError for anything unexpected, so that no
+            traceback reaches a caller.
+    """
+    started_s = time.monotonic()
     try:
-        return bucket.put(generated.filename, generated.png)
+        yield
+    except InvalidInput as exc:  # its message may quote the prompt
+        log.warning("job refused", extra={"job_id": job_id, "code": exc.code})
+        log.debug("job refused", extra={"job_id": job_id, "reason": exc.message})
+        raise
+    except GenerationError as exc:
+        fields = {"job_id": job_id, "code": exc.code, "reason": exc.message}
+        log.warning("job failed", extra=fields, exc_info=exc.__cause__)
+        raise
+    except Exception as exc:
+        log.exception("job failed", extra={"job_id": job_id, "code": InternalError.code})
+        raise InternalError("unexpected error, see the worker log") from exc
+    log.info("job finished", extra={"job_id": job_id, "seconds": round(time.monotonic() - started_s, 4)})
+
+
+def _stored(bucket: Bucket, picture: Picture, job_id: str) -> str | None:
+    try:
+        return bucket.put(picture.filename, picture.png)
     except BucketUnavailable as exc:
         log.error("picture not stored", extra={"job_id": job_id, "reason": str(exc)})  # noqa: TRY400
         return None

@@ -50,7 +50,7 @@ class Service:
     store: JobStore
     pictures: PictureFolder
     metrics: Metrics
-    check: Callable[[object], None]
+    check: Callable[[object], object]
     prepare: Callable[[], None]
     stop: Callable[[], None]
     input_schema: dict[str, Any]
@@ -211,7 +211,7 @@ async def txt2img(service: ServiceOf, request: Request, raw: BodyOf) -> Response
     if record.status is not Status.COMPLETED:
         return refusals.answer_to_failed(outcome["error"])
     url = outcome["url"] or f"{_base_url(request, service.settings)}/alpha/v1/file/{outcome['filename']}"
-    facts = {"filename": outcome["filename"], **outcome["drawn"], "info": json.dumps(outcome["info"])}
+    facts = {"filename": outcome["filename"], **outcome["random_values"], "info": json.dumps(outcome["info"])}
     return JSONResponse({"url": url, **facts})
 
 

@@ -17,8 +17,8 @@ from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
 from handler.errors import GenerationError, JobCancelled, JobTimeout, NotFound, StorageUnavailable
 from handler.job import reply
-from handler.job.reply import Generated
-from handler.job.runner import Worker
+from handler.job.picture import Outcome
+from handler.job.runner import Job, Runner, reported
 from handler.server.job_store import CANCELLED, JobRequest, JobStore, Record, Status
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureFolder
@@ -52,10 +52,10 @@ class Dispatcher:
     """One worker behind the job store. Its methods belong to one event loop."""
 
     def __init__(
-        self, store: JobStore, worker: Worker, pictures: PictureFolder, settings: Settings, metrics: Metrics
+        self, store: JobStore, runner: Runner, pictures: PictureFolder, settings: Settings, metrics: Metrics
     ) -> None:
         self._store = store
-        self._worker = worker
+        self._runner = runner
         self._pictures = pictures
         self._settings = settings
         self._metrics = metrics
@@ -199,12 +199,11 @@ class Dispatcher:
         return described
 
     def _reply(self, record: Record) -> dict[str, Any]:
-        outcome = dict(record.outcome or {})
-        url = outcome.pop("url")
-        png = b"" if url is not None else self._pictures.read(outcome["filename"])
-        if png is None:
+        outcome = Outcome.from_json(record.outcome or {})
+        png = None if outcome.url is not None else self._pictures.read(outcome.filename)
+        if png is None and outcome.url is None:
             raise NotFound("the picture of this job is no longer kept")
-        return reply.build(Generated(png, **outcome), self._settings.reply_limit_bytes, url)
+        return reply.build(outcome, png, self._settings.reply_limit_bytes)
 
     async def _take_jobs(self) -> None:
         while not self._stopping.is_set():
@@ -244,17 +243,17 @@ class Dispatcher:
                 under_way.progress = run.progress
                 under_way.unread.append(run.progress)
 
-        def deliver(generated: Generated, url: str | None) -> dict[str, Any]:
-            reply.build(generated, self._settings.reply_limit_bytes, url)  # raises where no reply can carry it
-            if url is None:
-                self._pictures.put(generated.filename, generated.png)
-            self._metrics.observe(generated.info["seconds"])
-            facts = {"filename": generated.filename, "drawn": dict(generated.drawn), "info": dict(generated.info)}
-            return {**facts, "url": url}
-
-        request = record.request
-        job = {"id": record.id, "input": request.input, "s3Config": request.s3_config}
-        return self._worker.run(job, under_way.deadline, deliver, show)
+        try:
+            with reported(record.id):
+                job = Job(record.id, self._runner.parse(record.request.input), record.request.s3_config)
+                picture, outcome = self._runner.run(job, under_way.deadline, show)
+                reply.check_size(outcome, picture.png, self._settings.reply_limit_bytes)
+                if outcome.url is None:
+                    self._pictures.put(picture.filename, picture.png)
+        except GenerationError as exc:
+            return exc
+        self._metrics.observe(picture.info["seconds"])
+        return outcome.to_json()
 
     async def _save(self, job_id: str, status: Status, outcome: dict[str, Any]) -> None:
         """Notes how a job ended, for as long as it takes a full disk to have room again, but no longer than that."""

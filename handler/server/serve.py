@@ -13,7 +13,7 @@ import uvicorn
 from handler.errors import StorageUnavailable
 from handler.job.bucket import Buckets
 from handler.job.generate import Generator
-from handler.job.runner import Worker
+from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.api import Service, make_app
 from handler.server.dispatcher import Dispatcher
@@ -55,14 +55,14 @@ def serve(generator: Generator, settings: Settings) -> None:
             metrics = Metrics()
             metrics.watch("alpha_queue_length", "Jobs that wait.", store.waiting)
             metrics.watch("alpha_comfyui_restarts", "How often ComfyUI was started again.", generator.comfyui.restarts)
-            dispatcher = Dispatcher(store, Worker(generator, Buckets(settings)), pictures, settings, metrics)
+            dispatcher = Dispatcher(store, Runner(generator, Buckets(settings)), pictures, settings, metrics)
             service = Service(
                 settings=settings,
                 dispatcher=dispatcher,
                 store=store,
                 pictures=pictures,
                 metrics=metrics,
-                check=generator.check,
+                check=generator.parse,
                 prepare=generator.prepare,
                 stop=generator.comfyui.stop,
                 input_schema=generator.input_schema(),

@@ -1,4 +1,4 @@
-"""What callers may set: checked against the workflow's params file, every fault reported at once."""
+"""What callers may set, checked against the workflow's params file; every fault is reported at once."""
 
 import json
 import math
@@ -18,7 +18,7 @@ INTEGER_BITS = 64
 
 
 def _is_text(_: TypeChecker, value: object) -> bool:
-    """A string that is valid Unicode: JSON can carry half of a surrogate pair, which no encoder takes."""
+    """Returns whether it is a string of valid Unicode: JSON can carry a lone surrogate, which cannot be encoded."""
     if not isinstance(value, str):
         return False
     try:
@@ -45,6 +45,17 @@ Validator: Any = extend(  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a caller asks for.
+
+    Attributes:
+        values: checked values by parameter name. If a parameter is absent, its default applies.
+    """
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One public field of a request.
 
@@ -53,8 +64,8 @@ class Parameter:
         node: title of the node that it sets.
         input: the node's input.
         schema: JSON Schema of the value.
-        required: whether a request must have it; otherwise the graph's literal is the default.
-        random: whether null or absence means a random value.
+        required: whether a request must have it; if not, the graph's literal is the default.
+        random: whether the default is a random value instead; the caller may also send null for it.
     """
 
     name: str
@@ -65,15 +76,15 @@ class Parameter:
     random: bool = False
 
     def accepts(self, value: object) -> bool:
-        """Returns whether `value` may be set; does not hold for the null of a random parameter."""
+        """Returns whether `value` may be set. The null of a random parameter is not a value."""
         if isinstance(value, int) and value.bit_length() > INTEGER_BITS:
-            return False  # jsonschema would print it, and Python prints no integer of over 4300 digits
-        # The type decides first: other keywords (multipleOf of an infinity) may fail on a wrong type.
+            return False  # jsonschema would format it, and Python refuses to format an integer of over 4300 digits
+        # The type is checked first: other keywords (multipleOf on an infinity) can raise on a wrong type.
         schemas = ({"type": self.schema["type"]}, self.schema)
         return all(Validator(schema).is_valid(value) for schema in schemas)
 
     def expectation(self) -> str:
-        """Returns in words which values are accepted, for example "an integer from 0 to 10"."""
+        """Returns which values are accepted, in words: "an integer from 0 to 10"."""
         schema = self.schema
         if schema["type"] == "string":
             words = f"a string of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
@@ -86,7 +97,7 @@ class Parameter:
 
 
 def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the JSON Schema of a request, with the defaults by parameter name."""
+    """Returns the JSON Schema of a request; `defaults` has the defaults by parameter name."""
     properties = {parameter.name: dict(parameter.schema) for parameter in parameters}
     for parameter in parameters:
         if parameter.random:
@@ -97,8 +108,8 @@ def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> d
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def validate(raw: object, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """Returns the values that `raw` sets, by parameter name; a random parameter's null is left out.
+def parse(raw: object, parameters: Sequence[Parameter]) -> Request:
+    """Returns the request that `raw` makes.
 
     Args:
         raw: the `input` of a job, as it came.
@@ -125,11 +136,11 @@ def validate(raw: object, parameters: Sequence[Parameter]) -> dict[str, Any]:
     if faults:
         more = len(faults) - SHOWN_FAULTS
         raise InvalidInput(faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else []))
-    return values
+    return Request(values)
 
 
 def shown(value: object) -> str:
-    """Returns a short rendering of any JSON value, safe to print whatever it holds."""
+    """Returns a short rendering of a JSON value, whatever its size."""
     match value:
         case dict():
             return "an object"

@@ -1,8 +1,8 @@
-"""The stored workflow as data: graph, what callers may set in it, what is reported of it.
+"""The stored workflow as data: the graph, what callers may set in it, and what the reply reports of it.
 
-Two files and a profile make a workflow (workflows/README.md has the format): the graph in ComfyUI's
-API format, `<name>.params.json`, and an optional profile that overrides literals and bounds. Nodes
-are named by their titles. Nothing here knows a node, an input or a parameter by name.
+A workflow consists of two files and an optional profile (workflows/README.md describes the format): the graph
+in ComfyUI's API format, `<name>.params.json`, and a profile that overrides literals and bounds. Nodes are
+referred to by their titles. No node, input or parameter is named in this module.
 """
 
 import copy
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from handler.errors import InvalidInput, WorkflowInvalid
-from handler.workflow.parameters import Parameter, schema_of, shown, validate
+from handler.workflow.parameters import Parameter, Request, parse, schema_of, shown
 
 Graph = dict[str, dict[str, Any]]
 
@@ -21,7 +21,7 @@ NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Place:
-    """An input of a node, the node named by its title."""
+    """An input of the node with this title."""
 
     node: str
     input: str
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A weight file that the graph needs, below ComfyUI's models folder."""
+    """A weight file that the graph needs, in a folder below ComfyUI's models folder."""
 
     folder: str
     name: str
@@ -43,13 +43,13 @@ class Workflow:
     """A checked workflow.
 
     Attributes:
-        name: file name without its ending.
+        name: file name without its suffix.
         profile: name of the overrides that it was built with.
         parameters: what callers may set.
         output_node: id of the node that sends the picture.
         titles: title of each node, by id.
-        models: weight files that it needs.
-        warm_up: a request that loads the models and runs every node once, in little time.
+        models: the weight files that it needs.
+        warm_up: a small request that loads the models and runs every node once.
     """
 
     name: str
@@ -58,14 +58,18 @@ class Workflow:
     output_node: str
     titles: Mapping[str, str]
     models: tuple[ModelFile, ...]
-    warm_up: Mapping[str, Any]
+    warm_up: Request
     _graph: Graph
     _ids: Mapping[str, str]
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
 
+    def parse(self, raw: object) -> Request:
+        """Returns the request that a job's input makes; raises InvalidInput with every fault."""
+        return parse(raw, self.parameters)
+
     def render(self, values: Mapping[str, Any]) -> Graph:
-        """Returns a new graph with `values` (by parameter name) in place; the stored one stays as it is."""
+        """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed."""
         graph = copy.deepcopy(self._graph)
         for parameter in self.parameters:
             if parameter.name in values:
@@ -82,12 +86,12 @@ class Workflow:
         return schema_of(self.parameters, defaults)
 
     def size(self, graph: Graph) -> tuple[int, int]:
-        """Returns (width, height) in pixels of the picture that a rendered graph asks for."""
+        """Returns (width, height), in pixels, of the picture that a rendered graph makes."""
         width, height = (self._literal(graph, place) for place in self._size)
         return width, height
 
     def info(self, graph: Graph) -> dict[str, Any]:
-        """Returns what the reply reports of a rendered graph, by public name."""
+        """Returns what the reply reports about a rendered graph, by public name."""
         return {name: self._literal(graph, place) for name, place in self._info.items()}
 
     def _literal(self, graph: Graph, place: Place) -> Any:
@@ -95,15 +99,15 @@ class Workflow:
 
 
 def build(name: str, graph: object, params: object, profile: str, overrides: object = NO_OVERRIDES) -> Workflow:
-    """Returns the workflow made of the decoded JSON files.
+    """Returns the workflow that the decoded JSON files describe.
 
     Args:
-        name: what the reply calls the workflow.
+        name: the workflow's name in the reply.
         graph: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, ComfyUI's API format.
         params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
-        profile: what the reply calls the overrides.
-        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema word: value}},
-            "models": …}`, each optional; its models take the place of those in params.
+        profile: the name of the overrides in the reply.
+        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema keyword: value}},
+            "models": …}`, each optional; its models replace those in params.
 
     Raises:
         WorkflowInvalid: with every fault found.
@@ -136,8 +140,8 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
         faults.append(f"no node has the title {output['node']!r}")
     if not faults:
         faults += _faults_of_defaults(graph, ids, parameters)
-        faults += _faults_of_request(params["warm_up"], parameters)
-    if faults:
+    warm_up = _warm_up(params["warm_up"], parameters, faults)
+    if faults or warm_up is None:
         raise WorkflowInvalid(f"workflow {name}: {'; '.join(faults)}", faults)
     return Workflow(
         name=name,
@@ -149,7 +153,7 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
             ModelFile(entry["folder"], graph[ids[place.node]]["inputs"][place.input])
             for entry, place in zip(model_entries, models, strict=True)
         ),
-        warm_up=params["warm_up"],
+        warm_up=warm_up,
         _graph=graph,
         _ids=ids,
         _info=info,
@@ -184,16 +188,17 @@ def _faults_of_defaults(graph: Graph, ids: Mapping[str, str], parameters: Sequen
     ]
 
 
-def _faults_of_request(raw: object, parameters: Sequence[Parameter]) -> list[str]:
+def _warm_up(raw: object, parameters: Sequence[Parameter], faults: list[str]) -> Request | None:
+    """Returns the warm-up request, or None after adding what is wrong with it to `faults`."""
     try:
-        validate(raw, parameters)
+        return parse(raw, parameters)
     except InvalidInput as exc:
-        return [f"warm_up: {fault}" for fault in exc.details]
-    return []
+        faults += [f"warm_up: {fault}" for fault in exc.details]
+        return None
 
 
 def _fault_of(graph: Graph, ids: Mapping[str, str], place: Place) -> list[str]:
-    """Returns what keeps `place` from being a literal of the graph, as a list of no or one fault."""
+    """Returns why `place` is not a literal of the graph, as a list with one fault; an empty list if it is one."""
     if place.node not in ids:
         return [f"no node has the title {place.node!r}"]
     inputs = graph[ids[place.node]]["inputs"]

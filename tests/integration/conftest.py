@@ -11,7 +11,7 @@ from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.job.generate import Generator
 from handler.job.profiles import load
-from handler.job.runner import Worker
+from handler.job.runner import Runner
 from handler.serverless import make_handler
 from handler.settings import Settings
 
@@ -38,7 +38,7 @@ def generator(comfyui, settings):
 
 @pytest.fixture
 def handle(generator, settings):
-    return make_handler(Worker(generator), settings)
+    return make_handler(Runner(generator), settings)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def variant(comfyui, settings, tmp_path):
         for file, content in zip(files, contents, strict=True):
             file.write_text(json.dumps(content), "utf-8")
         changed = settings.model_copy(update={"workflows_dir": folder, **more})
-        return make_handler(Worker(Generator(load(changed), comfyui, changed)), changed)
+        return make_handler(Runner(Generator(load(changed), comfyui, changed)), changed)
 
     return make
 

@@ -17,7 +17,7 @@ from handler.deadline import Deadline
 from handler.errors import JobTimeout
 from handler.job.generate import Generator
 from handler.job.profiles import load
-from handler.job.runner import Worker
+from handler.job.runner import Runner
 
 LONG = {"prompt": "x", "seed": 1, "width": 512, "height": 512, "num_inference_steps": 60}
 
@@ -49,7 +49,7 @@ def test_comfyui_killed_in_a_job(own_comfyui, settings, small):
     """SIGKILL of ComfyUI: the job ends in an error within seconds; the next finds it started again, pixels equal."""
     from handler.serverless import make_handler
 
-    handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
+    handle = make_handler(Runner(Generator(load(settings), own_comfyui, settings)), settings)
     before = job(handle, small)
     killed_pid = own_comfyui.pid
 
@@ -71,7 +71,7 @@ def test_comfyui_killed_between_jobs(own_comfyui, settings, small):
     """Killed while idle, it is started again by the next job, which succeeds."""
     from handler.serverless import make_handler
 
-    handle = make_handler(Worker(Generator(load(settings), own_comfyui, settings)), settings)
+    handle = make_handler(Runner(Generator(load(settings), own_comfyui, settings)), settings)
     os.kill(own_comfyui.pid, signal.SIGKILL)
     time.sleep(0.5)
     assert works(handle, small)
@@ -86,10 +86,10 @@ def test_comfyui_hangs_in_a_job(own_comfyui, settings, small):
     threading.Timer(1.0, os.kill, (hung_pid, signal.SIGSTOP)).start()
     before = time.monotonic()
     with pytest.raises(JobTimeout):
-        generator.generate(LONG, Deadline(3))
+        generator.generate(generator.parse(LONG), Deadline(3))
     assert time.monotonic() - before < 12
     assert own_comfyui.pid != hung_pid
-    assert works(make_handler(Worker(generator), settings), small)
+    assert works(make_handler(Runner(generator), settings), small)
 
 
 def test_a_job_that_takes_too_long(comfyui, settings, handle, small):
@@ -98,7 +98,7 @@ def test_a_job_that_takes_too_long(comfyui, settings, handle, small):
     generator = Generator(load(settings), comfyui, settings)
     before = time.monotonic()
     with pytest.raises(JobTimeout, match="longer than 2 s"):
-        generator.generate(LONG, Deadline(2))
+        generator.generate(generator.parse(LONG), Deadline(2))
     assert time.monotonic() - before < 8
     assert comfyui.pid == pid
     assert works(handle, small)

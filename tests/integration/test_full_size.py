@@ -15,7 +15,7 @@ from handler.comfyui.process import ComfyProcess
 from handler.job.generate import Generator
 from handler.job.png import check_png
 from handler.job.profiles import load
-from handler.job.runner import Worker
+from handler.job.runner import Runner
 from handler.serverless import make_handler
 from handler.settings import Settings
 
@@ -57,7 +57,7 @@ def run(comfyui, folder, patch_weight):
     graph_file.write_text(json.dumps(graph), "utf-8")
     params_file.write_text(json.dumps(params), "utf-8")
     changed = settings.model_copy(update={"workflows_dir": folder})
-    handle = make_handler(Worker(Generator(load(changed), process, changed)), changed)
+    handle = make_handler(Runner(Generator(load(changed), process, changed)), changed)
     return asyncio.run(handle({"id": "full", "input": REQUEST}))
 
 

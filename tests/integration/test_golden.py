@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from handler.job.profiles import load
-from handler.workflow.parameters import validate
 
 CASES = golden.cases()
 RED_APPLE = next(case for case in CASES if case.name == "opaque_object")
@@ -45,7 +44,7 @@ def test_a_request_is_one_for_sdxl_too(settings, case):
     """In SDXL's sizes, each request is one that the sdxl profile accepts."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     request = case.sized_for(8)
-    assert validate(request, workflow.parameters) == request
+    assert workflow.parse(request).values == request
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

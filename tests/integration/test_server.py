@@ -15,8 +15,8 @@ import requests
 from server import ROOT, SMALL, Server, free_port
 from server import run as program
 
-from handler.cli import doctor
-from handler.cli.doctor import Verdict
+from handler.cli import checks
+from handler.cli.checks import Finding, Severity, findings
 from handler.job.png import check_png
 from handler.settings import Settings
 
@@ -160,7 +160,7 @@ def test_one_data_folder_is_for_one_server(server, tmp_path):
     done = program("serve", DATA_DIR=str(server.data_dir), PORT="0")
     assert (done.returncode, "another server uses DATA_DIR" in done.stderr) == (1, True)
     done = program("serve", DATA_DIR=str(tmp_path), PORT=str(server.port))
-    assert (done.returncode, "cannot be listened on" in done.stderr) == (2, True)
+    assert (done.returncode, "cannot listen on" in done.stderr) == (2, True)
 
 
 def test_a_server_without_keys_stays_on_loopback(tmp_path):
@@ -216,17 +216,17 @@ def test_doctor_finds_a_sound_installation_sound(tmp_path):
     """It looks at everything and draws a picture."""
     done = program("doctor", PORT="0", DATA_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout
-    assert "ok  a picture  128x128" in done.stdout
+    assert "ok  test picture  128x128" in done.stdout
 
 
 def test_doctor_names_what_is_wrong(tmp_path):
-    """A weight file cut short, and ComfyUI missing: each with how to mend it; exit status 1."""
+    """A weight file cut short, and ComfyUI missing: each with how to fix it; exit status 1."""
     shutil.copytree(ROOT / "models", tmp_path / "models")
     weights = tmp_path / "models" / "layer_model" / "tiny_transparent_decoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     done = program("doctor", "--quick", MODELS_DIR=str(tmp_path / "models"), PORT="0")
     assert done.returncode == 1
-    fault = rf"wrong  \S*{weights.name}  has \d+ bytes, its head says \d+\n\s+-> layerdiffuse-alpha models"
+    fault = rf"wrong  \S*{weights.name}  has \d+ bytes, its header says \d+\n\s+-> layerdiffuse-alpha models"
     assert re.search(fault, done.stdout)
     done = program("doctor", COMFYUI_DIR=str(tmp_path))
     assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
@@ -245,16 +245,16 @@ def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
     subprocess.run(merge, check=True, capture_output=True, timeout=120)
 
     # PyTorch is looked at in the tests above, and takes seconds each time.
-    monkeypatch.setattr(doctor, "PROBE", """print('{"torch": "", "xformers": true, "gpus": []}')""")
+    monkeypatch.setattr(checks, "PROBE", """print('{"torch": "", "xformers": true, "gpus": []}')""")
 
-    def found(profile: str) -> doctor.Finding:
+    def found(profile: str) -> Finding:
         settings = Settings(models_dir=tmp_path, profile=profile, port=0)
-        return next(finding for finding in doctor.examine(settings, draws=False) if finding.subject == "patch")
+        return next(finding for finding in findings(settings, draws=False) if finding.subject == "patch")
 
-    assert (found("merged").verdict, found("merged").fact) == (Verdict.GOOD, "is in the checkpoint's weights")
+    assert (found("merged").severity, found("merged").fact) == (Severity.OK, "merged into the checkpoint")
     shutil.copy(merged, checkpoints / plain.name)
-    assert found("tiny").verdict is Verdict.BAD
+    assert found("tiny").severity is Severity.WRONG
     assert "applies it again" in found("tiny").fact
     shutil.copy(plain, merged)
-    assert found("merged").verdict is Verdict.BAD
+    assert found("merged").severity is Severity.WRONG
     assert "neither" in found("merged").fact

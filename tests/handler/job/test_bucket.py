@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from handler import serverless
 from handler.errors import InvalidInput
 from handler.job.bucket import Bucket, Buckets, BucketUnavailable
-from handler.job.reply import Generated
-from handler.job.runner import Worker
+from handler.job.picture import Picture
+from handler.job.runner import Runner
 from handler.settings import Settings
+from handler.workflow.parameters import Request
 
 NAME = "alpha_1_abcdef.png"
 PNG = b"\x89PNG\r\n\x1a\n not decoded here"
@@ -168,12 +169,15 @@ def test_an_allowed_address_that_is_none_stops_the_program(monkeypatch):
 class Drawn:
     """A generator that has a picture at once."""
 
+    def parse(self, raw):
+        return Request(raw)
+
     def generate(self, *_):
-        return Generated(PNG, NAME, {"seed": 7}, {"seconds": {"total": 0.0}})
+        return Picture(PNG, NAME, {"seed": 7}, {"seconds": {"total": 0.0}})
 
 
 def run(buckets, job):
-    handle = serverless.make_handler(Worker(Drawn(), buckets), Settings())
+    handle = serverless.make_handler(Runner(Drawn(), buckets), Settings())
     return asyncio.run(handle({"id": "1", "input": {}, **job}))
 
 

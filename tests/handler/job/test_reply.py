@@ -5,42 +5,83 @@ import pytest
 
 from handler.errors import ReplyTooLarge
 from handler.job import reply
+from handler.job.picture import Outcome, Picture
+
+OUTCOME = Outcome("alpha_1_abcdef.png", {"seed": 7}, {"prompt": "ü", "steps": 20}, None)
 
 
 @pytest.fixture
-def generated(make_png):
-    return reply.Generated(make_png(256, 256, level=0), "alpha_1_abcdef.png", {"seed": 7}, {"prompt": "ü", "steps": 20})
+def png(make_png):
+    return make_png(256, 256, level=0)
 
 
-def test_the_reply_has_the_documented_fields(generated):
+def test_the_reply_has_the_documented_fields(png):
     """Status, the picture three times, name, seed, and info as JSON text."""
-    built = reply.build(generated, 10**7)
+    built = reply.build(OUTCOME, png, 10**7)
     assert set(built) == {"status", "url", "image_url", "image_base64", "filename", "seed", "info"}
     assert built["status"] == "success"
     assert built["seed"] == 7
     assert built["url"] == built["image_url"] == "data:image/png;base64," + built["image_base64"]
-    assert base64.b64decode(built["image_base64"]) == generated.png
+    assert base64.b64decode(built["image_base64"]) == png
     assert json.loads(built["info"]) == {"prompt": "ü", "steps": 20}
 
 
-def test_a_smaller_limit_drops_copies_then_compresses_then_fails(generated):
+def test_a_smaller_limit_drops_copies_then_compresses_then_fails(png):
     """With ever smaller limits: image_url goes, then url, then bytes by compression, then a clear error."""
-    whole = len(json.dumps(reply.build(generated, 10**7)))
-    copy = 4 * len(generated.png) // 3
-    assert "image_url" in reply.build(generated, whole)
-    one_less = reply.build(generated, whole - 1)
+    whole = len(json.dumps(reply.build(OUTCOME, png, 10**7)))
+    copy = 4 * len(png) // 3
+    assert "image_url" in reply.build(OUTCOME, png, whole)
+    one_less = reply.build(OUTCOME, png, whole - 1)
     assert "image_url" not in one_less
     assert "url" in one_less
-    bare = reply.build(generated, whole - copy - 100)
+    bare = reply.build(OUTCOME, png, whole - copy - 100)
     assert "url" not in bare
-    assert base64.b64decode(bare["image_base64"]) == generated.png
-    pressed = reply.build(generated, copy // 2)
+    assert base64.b64decode(bare["image_base64"]) == png
+    pressed = reply.build(OUTCOME, png, copy // 2)
     assert len(pressed["image_base64"]) < copy // 10
     with pytest.raises(ReplyTooLarge, match="limit|LIMIT"):
-        reply.build(generated, 500)
+        reply.build(OUTCOME, png, 500)
 
 
 @pytest.mark.parametrize("limit", [600_000, 800_000, 1_200_000, 5_000])
-def test_the_limit_holds(generated, limit):
+def test_the_limit_holds(png, limit):
     """The reply as JSON is never larger than the limit."""
-    assert len(json.dumps(reply.build(generated, limit))) <= limit
+    assert len(json.dumps(reply.build(OUTCOME, png, limit))) <= limit
+
+
+def test_a_picture_in_a_bucket_needs_no_pixels():
+    """Both URLs are the bucket's, and there is no base64."""
+    outcome = Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, "https://bucket/alpha_1_abcdef.png")
+    built = reply.build(outcome, None, 10)
+    assert built["url"] == built["image_url"] == outcome.url
+    assert "image_base64" not in built
+
+
+@pytest.mark.parametrize("limit", [600_000, 800_000, 1_200_000, 5_000, 500])
+def test_the_size_is_computed_as_the_reply_is_built(png, limit):
+    """`check_size` fails exactly if `build` does, and the size it computes is the size of the built reply."""
+    fits = True
+    try:
+        reply.check_size(OUTCOME, png, limit)
+    except ReplyTooLarge:
+        fits = False
+    if fits:
+        exact = len(json.dumps(reply.build(OUTCOME, png, limit)))
+        assert len(json.dumps(reply.build(OUTCOME, png, exact))) == exact
+    else:
+        with pytest.raises(ReplyTooLarge):
+            reply.build(OUTCOME, png, limit)
+
+
+def test_checking_the_size_encodes_nothing(png, monkeypatch):
+    """A picture that fits is neither encoded nor compressed."""
+    monkeypatch.setattr(reply, "base64", None)
+    monkeypatch.setattr(reply, "recompress", None)
+    reply.check_size(OUTCOME, png, 10**7)
+
+
+def test_an_outcome_survives_storage():
+    """What is read back from JSON is what was stored."""
+    picture = Picture(b"png", "alpha_1_abcdef.png", {"seed": 7}, {"seconds": {"total": 1.5}})
+    outcome = Outcome.of(picture, None)
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome

@@ -5,14 +5,13 @@ import threading
 from handler.comfyui.run import Progress, Run
 from handler.errors import NodeFailed
 from handler.job import profiles
-from handler.job.reply import Generated
-from handler.job.runner import Worker
+from handler.job.picture import Picture
+from handler.job.runner import Runner
 from handler.server.api import Service
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureFolder
-from handler.workflow.parameters import validate
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 
@@ -21,12 +20,12 @@ class Painter:
     """A generator that does what the prompt says."""
 
     def __init__(self, settings):
-        self.parameters = profiles.load(settings).parameters
+        self.parse = profiles.load(settings).parse
         self.prompts = []
         self.go_on = threading.Event()
 
-    def generate(self, raw, deadline, on_progress):
-        prompt = validate(raw, self.parameters)["prompt"]
+    def generate(self, request, deadline, on_progress):
+        prompt = request.values["prompt"]
         self.prompts.append(prompt)
         if prompt == "wait":
             while not self.go_on.is_set():
@@ -40,10 +39,10 @@ class Painter:
                 on_progress(Run("id", "node", progress=Progress("Sampler", step, 20)))
             while not self.go_on.is_set():
                 deadline.sleep(0.01)
-        seed = 7 if raw.get("seed") is None else raw["seed"]
+        seed = request.values.get("seed", 7)
         seconds = {"Sampler": 0.5, "total": 0.6}
         name = f"alpha_1_{len(self.prompts):06x}.png"
-        return Generated(PNG, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
+        return Picture(PNG, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
 
 
 def painted_service(settings, buckets=None):
@@ -53,11 +52,11 @@ def painted_service(settings, buckets=None):
     store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
     service = Service(
         settings=settings,
-        dispatcher=Dispatcher(store, Worker(painter, buckets), pictures, settings, metrics),
+        dispatcher=Dispatcher(store, Runner(painter, buckets), pictures, settings, metrics),
         store=store,
         pictures=pictures,
         metrics=metrics,
-        check=lambda raw: validate(raw, painter.parameters),
+        check=painter.parse,
         prepare=lambda: None,
         stop=lambda: None,
         input_schema=profiles.load(settings).input_schema(),

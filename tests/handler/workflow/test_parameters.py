@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import MESSAGE_CHARACTERS, InvalidInput
-from handler.workflow.parameters import Parameter, shown, validate
+from handler.workflow.parameters import Parameter, parse, shown
 
 PARAMETERS = (
     Parameter("prompt", "P", "text", {"type": "string", "minLength": 1, "maxLength": 10}, required=True),
@@ -36,12 +36,12 @@ json_values = st.recursive(
 )
 def test_accepts(raw):
     """Values on and within the bounds come back as they are."""
-    assert validate(raw, PARAMETERS) == raw
+    assert parse(raw, PARAMETERS).values == raw
 
 
 def test_null_of_a_random_parameter_is_absence():
     """A null seed is left out, so that one is drawn."""
-    assert validate({"prompt": "x", "seed": None}, PARAMETERS) == {"prompt": "x"}
+    assert parse({"prompt": "x", "seed": None}, PARAMETERS).values == {"prompt": "x"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_null_of_a_random_parameter_is_absence():
 def test_rejects(field, value, got):
     """A value that is out of range or of another type is one fault: the field, what is expected, what came."""
     with pytest.raises(InvalidInput) as caught:
-        validate({"prompt": "x", field: value}, PARAMETERS)
+        parse({"prompt": "x", field: value}, PARAMETERS)
     (fault,) = caught.value.details
     assert fault.startswith(f"{field} must be a")
     assert fault.endswith(f", got {got}")
@@ -82,7 +82,7 @@ def test_rejects(field, value, got):
 def test_message_says_what_is_expected():
     """The message of a fault states type and bounds."""
     with pytest.raises(InvalidInput) as caught:
-        validate({"prompt": "", "seed": "42", "width": 1}, PARAMETERS)
+        parse({"prompt": "", "seed": "42", "width": 1}, PARAMETERS)
     assert caught.value.message == (
         'prompt must be a string of 1 to 10 characters, got ""; '
         'seed must be an integer from 0 to 9007199254740991 or null, got "42"; '
@@ -93,7 +93,7 @@ def test_message_says_what_is_expected():
 def test_reports_every_fault_at_once():
     """A missing, a mistyped and an unknown field are three faults of one error."""
     with pytest.raises(InvalidInput) as caught:
-        validate({"seed": True, "steps": 3}, PARAMETERS)
+        parse({"seed": True, "steps": 3}, PARAMETERS)
     assert [fault.split()[0] for fault in caught.value.details] == ["prompt", "seed", "unknown"]
 
 
@@ -101,13 +101,13 @@ def test_reports_every_fault_at_once():
 def test_input_must_be_an_object(raw):
     """Anything but an object is refused as such."""
     with pytest.raises(InvalidInput, match="input must be an object, got"):
-        validate(raw, PARAMETERS)
+        parse(raw, PARAMETERS)
 
 
 def test_a_flood_of_faults_stays_readable():
     """A thousand unknown fields of great length give a bounded message."""
     with pytest.raises(InvalidInput) as caught:
-        validate({"x" * 1000 + str(n): n for n in range(1000)}, PARAMETERS)
+        parse({"x" * 1000 + str(n): n for n in range(1000)}, PARAMETERS)
     assert len(caught.value.message) <= MESSAGE_CHARACTERS
     assert caught.value.details[-1] == "and 989 more"
 
@@ -115,7 +115,7 @@ def test_a_flood_of_faults_stays_readable():
 def outcome(raw):
     """Returns what a request sets, or the text of its refusal."""
     try:
-        return validate(raw, PARAMETERS)
+        return parse(raw, PARAMETERS).values
     except InvalidInput as exc:
         return str(exc)
 

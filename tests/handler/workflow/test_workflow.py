@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler.errors import WorkflowInvalid
-from handler.workflow.parameters import validate
 from handler.workflow.workflow import build
 
 PROFILES = Path(__file__).parents[3] / "workflows" / "profiles"
@@ -37,7 +36,7 @@ def test_stored_graph_is_never_changed(workflow):
 )
 def test_what_a_request_sets_is_what_differs(workflow, request_values):
     """Exactly the inputs that a request names differ from the stored graph, and they hold its values."""
-    graph, stored = workflow.render(validate(request_values, workflow.parameters)), workflow.render({})
+    graph, stored = workflow.render(workflow.parse(request_values).values), workflow.render({})
     places = {(p.node, p.input): p.name for p in workflow.parameters}
     for node_id, node in graph.items():
         for name, value in node["inputs"].items():

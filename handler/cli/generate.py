@@ -1,0 +1,119 @@
+"""`layerdiffuse-alpha generate`: pictures from the command line."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from handler import logs
+from handler.cli import terminal
+from handler.cli.sources import OWN_ENDPOINT, RUNPOD_URL, Local, Remote, Result, Source
+from handler.cli.terminal import EXIT_USAGE, errors, fail
+from handler.comfyui.process import ComfyProcess
+from handler.job import profiles
+from handler.job.generate import Generator
+from handler.settings import Settings
+
+
+def generate(  # noqa: PLR0917 -- the command line names them
+    prompt: Annotated[str, typer.Argument(help="What to draw.")] = "a red apple",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("alpha.png"),
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of pictures; files and seeds count up.")] = 1,
+    url: Annotated[str | None, typer.Option(help="Server URL, for example http://127.0.0.1:8000.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Id of a RunPod endpoint; needs RUNPOD_API_KEY.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for each picture from a server.")] = 900,
+) -> None:
+    """Draws pictures and writes them as PNGs: with its own ComfyUI, with a server, or with RunPod.
+
+    If the prompt begins with a dash, put it last, after two dashes: -o key.png -- "-key-"
+
+    Exit status: 0 all pictures drawn, 1 a job failed, 2 invalid command line, 3 server unreachable.
+    """
+    settings = terminal.settings()
+    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
+    requests = [{"prompt": prompt, "seed": None if seed is None else seed + number} for number in range(count)]
+    outputs = [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)] if count > 1 else [output]
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(_part_of(path)) for path in outputs]
+        source = stack.enter_context(_source(settings, requests, url, endpoint, timeout))
+        for number, (path, part) in enumerate(zip(outputs, parts, strict=True)):
+            result = _draw_with_progress(source, number)
+            _write(path, part, result.png)
+            _report(path, len(result.png), result.info)
+
+
+@contextlib.contextmanager
+def _source(
+    settings: Settings, requests: list[dict[str, Any]], url: str | None, endpoint: str | None, timeout_s: float
+) -> Iterator[Source]:
+    """Yields what draws the requests."""
+    if endpoint is not None:
+        key = os.environ.get("RUNPOD_API_KEY")
+        if not key:
+            fail("--endpoint needs a key in RUNPOD_API_KEY", EXIT_USAGE)
+        yield Remote(requests, url or RUNPOD_URL, endpoint, key, timeout_s)
+    elif url is not None:
+        yield Remote(requests, url, OWN_ENDPOINT, os.environ.get("API_KEY"), timeout_s)
+    else:
+        with ComfyProcess(settings) as comfyui:
+            source = Local(requests, Generator(profiles.load(settings), comfyui, settings), settings)
+            with errors.status("starting ComfyUI"):
+                source.start()
+            yield source
+
+
+@contextlib.contextmanager
+def _part_of(output: Path) -> Iterator[Path]:
+    """Yields a temporary file next to `output`, removed afterwards.
+
+    Raises:
+        CommandFailed: `output` cannot be written.
+    """
+    if output.is_dir():
+        fail(f"{output} is a folder, expected the name of a file", EXIT_USAGE)
+    part = output.with_name(output.name + ".part")
+    try:
+        part.touch()
+    except OSError as exc:
+        fail(f"{output} cannot be written: {exc.strerror}", EXIT_USAGE)
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _write(output: Path, part: Path, png: bytes) -> None:
+    try:
+        part.write_bytes(png)
+        part.replace(output)
+    except OSError as exc:
+        fail(f"{output} cannot be written: {exc.strerror}", EXIT_USAGE)
+
+
+def _draw_with_progress(source: Source, number: int) -> Result:
+    with Progress(console=errors, transient=True) as bars:
+        task = bars.add_task("drawing", total=None)
+        return source.draw(number, lambda value, steps: bars.update(task, completed=value, total=steps))
+
+
+def _report(output: Path, size_bytes: int, info: Mapping[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    alpha = info["alpha"]
+    console.print(
+        f"[bold]{output}[/bold]  {info['width']}x{info['height']} RGBA, {size_bytes / 1000:.0f} kB, seed {info['seed']}"
+    )
+    shares = f"{alpha['transparent']:.0%} of the pixels transparent, {alpha['opaque']:.0%} opaque"
+    console.print(f"alpha: {shares}, mean {alpha['mean']:.2f}")
+    console.print(f"model: {info['checkpoint']} (profile {info['profile']})")
+    table = Table("stage", "seconds", box=None, pad_edge=False)
+    for stage, seconds in info["seconds"].items():
+        table.add_row(stage, f"{seconds:7.3f}")
+    console.print(table)

@@ -1,0 +1,34 @@
+"""The command line: `layerdiffuse-alpha worker | serve | generate | models | doctor`. Without a command: worker."""
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from handler.cli import doctor, generate, models, serve, worker
+from handler.cli.terminal import Commands
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__
+)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker.worker)
+app.command()(generate.generate)
+app.command()(serve.serve)
+app.command()(doctor.doctor)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] != "--help"):
+        arguments = ["worker", *arguments]
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _exit)
+    app(arguments)
+
+
+def _exit(signum: int, _: FrameType | None) -> None:
+    """Ends the program so that `finally` blocks run; the SDK's loop installs its own handler of SIGTERM later."""
+    raise SystemExit(128 + signum)

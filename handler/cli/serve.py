@@ -1,0 +1,24 @@
+"""`layerdiffuse-alpha serve`: the HTTP server."""
+
+from handler import logs
+from handler.cli import terminal
+from handler.cli.terminal import EXIT_USAGE, fail
+from handler.comfyui.process import ComfyProcess
+from handler.job import profiles
+from handler.job.generate import Generator
+
+
+def serve() -> None:
+    """Serves RunPod's job API, the alpha API and a web page on LISTEN_HOST and PORT."""
+    settings = terminal.settings()
+    logs.configure(settings.log_level)
+    from handler.server import serve as server  # FastAPI takes half a second, which other commands need not spend
+
+    try:
+        server.check_address(settings)
+        with ComfyProcess(settings) as comfyui:
+            server.serve(Generator(profiles.load(settings), comfyui, settings), settings)
+    except server.AddressNotAllowed as exc:
+        fail(str(exc), EXIT_USAGE)
+    except OSError as exc:
+        fail(f"cannot listen on {settings.listen_host}:{settings.port}: {exc.strerror}", EXIT_USAGE)

@@ -1,0 +1,51 @@
+"""A finished picture, and what is known about it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A checked picture.
+
+    Attributes:
+        png: 8-bit RGBA.
+        filename: `alpha_<unix seconds>_<6 hex digits>.png`.
+        random_values: the random parameters of the request (the seed) with the values that were used.
+        info: how the picture was made; JSON values.
+    """
+
+    png: bytes
+    filename: str
+    random_values: Mapping[str, Any]
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a successful job ended: all that a reply says about its picture, without the pixels.
+
+    Attributes:
+        filename, random_values, info: as in Picture.
+        url: the picture's URL in a bucket; None if it is in none, and the caller needs the pixels themselves.
+    """
+
+    filename: str
+    random_values: Mapping[str, Any]
+    info: Mapping[str, Any]
+    url: str | None
+
+    @classmethod
+    def of(cls, picture: Picture, url: str | None) -> Self:
+        """Returns the outcome of a job that made this picture."""
+        return cls(picture.filename, dict(picture.random_values), dict(picture.info), url)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the outcome as JSON values, for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Returns the outcome that `to_json` described."""
+        return cls(**stored)
