@@ -1,35 +1,35 @@
-"""Everything that can go wrong, by whose fault it is; each kind has a stable code.
+"""All errors, grouped by cause; each kind has a stable code.
 
 A job that ends without a picture:
 
     GenerationError
-    ├── InvalidInput         invalid_input         the caller's
-    ├── JobCancelled         cancelled             the caller's wish
+    ├── InvalidInput         invalid_input         caused by the caller
+    ├── JobCancelled         cancelled             by the caller
     ├── JobTimeout           timeout
-    ├── WorkflowInvalid      workflow_invalid      the stored workflow's
-    ├── WorkflowRejected     workflow_rejected     ComfyUI refused the graph
-    ├── ModelMissing         model_missing         the installation's
+    ├── WorkflowInvalid      workflow_invalid      caused by the stored workflow
+    ├── WorkflowRejected     workflow_rejected     ComfyUI rejected the graph
+    ├── ModelMissing         model_missing         caused by the installation
     ├── NodeFailed           node_failed           a node raised
     ├── ComfyUnavailable     comfyui_unavailable   ComfyUI did not start, ended or does not answer
-    ├── BadPicture           bad_picture           what came is not the picture that was asked for
-    ├── NotTransparent       not_transparent       a picture, but opaque or empty
+    ├── BadPicture           bad_picture           not the picture that was asked for
+    ├── NotTransparent       not_transparent       the picture is opaque or empty
     ├── ReplyTooLarge        reply_too_large
     ├── StorageUnavailable   storage_unavailable   the job file or the folder of pictures cannot be used
-    └── InternalError        internal              a fault in the worker itself
+    └── InternalError        internal              a bug in the worker
 
-A request over HTTP that does not become a job, or names none:
+An HTTP request that is rejected before a job is created, or that names no job:
 
     RequestRefused
-    ├── BadRequest           bad_request           no JSON object, or a field of the envelope is wrong
+    ├── BadRequest           bad_request           not a JSON object, or a field of the envelope is wrong
     ├── Unauthorized         unauthorized
     ├── NotFound             not_found
     ├── MethodNotAllowed     method_not_allowed
-    ├── Conflict             conflict              the job is not in a state for that
+    ├── Conflict             conflict              the job is in the wrong state for it
     ├── BodyTooLarge         body_too_large
     ├── NotJson              unsupported_media_type
     └── QueueFull            queue_full
 
-Messages go to callers: they carry no traceback, path, host name or secret.
+Messages go to callers. They contain no traceback, path, host name or secret.
 """
 
 import re
@@ -42,13 +42,13 @@ ABSOLUTE_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\|~?/)(?:[^\s'\"`:;,()\[\]
 
 
 class LayerdiffuseError(Exception):
-    """What every kind has in common.
+    """Base of all errors.
 
     Attributes:
         code: stable name of the kind of error.
-        http_status: what the HTTP boundary answers.
+        http_status: status of the HTTP response.
         message: one line for the caller.
-        details: single facts that the message is made of, where there are several.
+        details: the parts of the message, if there are several.
     """
 
     code: ClassVar[str]
@@ -68,7 +68,7 @@ class GenerationError(LayerdiffuseError):
 
 
 class RequestRefused(LayerdiffuseError):
-    """A request over HTTP that does not become a job, or names none."""
+    """An HTTP request that is rejected before a job is created, or that names no job."""
 
 
 class InvalidInput(GenerationError):
@@ -173,7 +173,7 @@ class QueueFull(RequestRefused):
 
 
 def presentable(text: str) -> str:
-    """Returns `text` on one line, valid Unicode, absolute paths cut to their last part, at most 600 characters."""
+    """Returns `text` as one line of valid Unicode, absolute paths cut to their last part, 600 characters maximum."""
     line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     line = ABSOLUTE_PATH.sub("", QUOTED_PATH.sub(r"\1\2\1", line))
     return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"

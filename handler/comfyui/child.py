@@ -1,6 +1,6 @@
 """Runs ComfyUI's main.py and ends it when the parent is gone, however the parent ended.
 
-Executed by ComfyUI's Python, not imported:
+This file is executed by ComfyUI's Python, not imported:
 `python child.py <scratch folder> <path of main.py> <arguments>`. The parent holds the other
 end of standard input, so its end, even by SIGKILL, is an end of file here; the scratch folder, which
 the parent can then no longer remove, is removed here.

@@ -1,6 +1,6 @@
 """ComfyUI's HTTP and websocket API, as of ComfyUI 0.30.0 (server.py, execution.py).
 
-The only module that knows that ComfyUI calls a graph "prompt".
+ComfyUI calls a graph "prompt"; only this module uses that name.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ from typing import Any
 import requests
 import websocket
 
-from handler.comfyui.run import Message, Picture, Run, parse_binary, parse_text
+from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, GenerationError, WorkflowRejected
 from handler.workflow.workflow import Graph
 
-SUBMIT_TIMEOUT_S = 30.0  # for connecting and submitting, also while another run keeps ComfyUI busy
-ANSWER_TIMEOUT_S = 3.0  # for everything that ComfyUI answers from memory
+SUBMIT_TIMEOUT_S = 30.0  # to connect and submit, even while another run keeps ComfyUI busy
+ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory
 FRAME_POLL_S = 0.25
-SILENCE_S = 5.0  # without a frame for so long, /history is asked whether the run is over
+SILENCE_S = 5.0  # after this long without a frame, /history is checked for the end of the run
 SUBMISSIONS = 3
-INTERRUPT_GRACE_S = 15.0  # an interrupt is seen at the next step or node
+INTERRUPT_GRACE_S = 15.0  # an interrupt takes effect at the next step or node
 INTERRUPT_POLL_S = 0.05
 NAMED_FAULTS = 5
 
@@ -33,7 +33,7 @@ OnProgress = Callable[[Run], None]
 
 
 class ComfyBusy(ComfyUnavailable):
-    """It holds the connection but does not answer in time."""
+    """ComfyUI accepts connections but does not answer in time."""
 
 
 class ComfyClient:
@@ -41,7 +41,7 @@ class ComfyClient:
 
     Attributes:
         versions: of ComfyUI and PyTorch, once the server is ready.
-        is_stuck: whether a run could not be taken off the server.
+        is_stuck: whether a run could not be removed from the server.
     """
 
     def __init__(self, address: str) -> None:
@@ -50,10 +50,10 @@ class ComfyClient:
         self.versions: dict[str, str] = {}
         self.is_stuck = False
         self._http = requests.Session()
-        self._http.trust_env = False  # a proxy has no business between us and our child
+        self._http.trust_env = False  # a loopback connection must not go through a proxy
 
     def close(self) -> None:
-        """Closes the connections kept for reuse."""
+        """Closes idle connections."""
         self._http.close()
 
     def is_ready(self) -> bool:
@@ -66,15 +66,15 @@ class ComfyClient:
         return True
 
     def run(self, graph: Graph, output_node: str, deadline: Deadline, on_progress: OnProgress | None = None) -> Run:
-        """Returns the finished run of `graph`, its picture in it.
+        """Returns the finished run of `graph`, with its picture.
 
-        Where the websocket breaks, /history says how the run ended. A picture lost on the way is
-        sent again by a second run, of which ComfyUI has all but the output node in its cache.
+        If the websocket breaks, /history says how the run ended. If the picture was lost with it, a second
+        run sends it again; ComfyUI then has everything but the output node in its cache.
 
         Args:
             graph: in API format.
             output_node: id of the node whose picture is wanted.
-            deadline: when to give up; the run is then taken off ComfyUI, or `is_stuck` is set.
+            deadline: when to give up; the run is then removed from ComfyUI, or `is_stuck` is set.
             on_progress: called with the run after each frame.
 
         Raises:
@@ -90,15 +90,15 @@ class ComfyClient:
             except GenerationError as exc:
                 self._take_off(run.prompt_id)
                 if isinstance(exc, ComfyBusy):
-                    deadline.left_s()  # raises, where it was the job's time that was over
+                    deadline.left_s()  # raises if the job's own time is up
                 raise
             if run.pngs or run.error is not None or not run.from_history:
                 return run
-            log.warning("picture was lost on the way, running again", extra={"prompt_id": run.prompt_id})
+            log.warning("picture lost, running again", extra={"prompt_id": run.prompt_id})
         raise ComfyUnavailable(f"the connection to ComfyUI broke in {SUBMISSIONS} runs of the graph")
 
     def _take_off(self, prompt_id: str) -> None:
-        """Takes a run off the queue or interrupts it, and waits until it is gone; else `is_stuck` is set."""
+        """Removes a run from the queue or interrupts it, and waits until it is gone; if it stays, sets `is_stuck`."""
         end_s = time.monotonic() + INTERRUPT_GRACE_S
         try:
             self._request("POST", "/queue", {"delete": [prompt_id]})
@@ -113,7 +113,7 @@ class ComfyClient:
             self.is_stuck = True
 
     def _is_queued(self, prompt_id: str) -> bool:
-        """Returns whether a run waits or is under way."""
+        """Returns whether a run is queued or running."""
         queue = self._json("GET", "/queue")
         return any(entry[1] == prompt_id for entries in queue.values() for entry in entries)
 
@@ -141,7 +141,7 @@ class ComfyClient:
             yield socket
         finally:
             socket.close(timeout=0)
-            # close() leaves the file descriptor open where the server closed first.
+            # close() leaves the file descriptor open if the server closed first.
             socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _submit(self, graph: Graph, client_id: str, prompt_id: str, deadline: Deadline) -> None:
@@ -151,7 +151,7 @@ class ComfyClient:
             answer = response.json()
         except ValueError:
             answer = {}
-        # A graph of which only a part is valid is answered 200, and only that part would run.
+        # A graph that is only partly valid gets a 200, and only the valid part would run.
         if response.status_code != 200 or answer.get("node_errors"):
             raise WorkflowRejected(_reason(answer, graph) or f"ComfyUI answered with HTTP {response.status_code}")
 
@@ -173,17 +173,17 @@ class ComfyClient:
             on_progress(run)
 
     def _ask_history(self, run: Run) -> bool:
-        """Returns whether the run is over; lets it finish from its entry in /history.
+        """Returns whether the run is over, and if so finishes it from its entry in /history.
 
-        A ComfyUI that is too busy to answer is no sign of an end: only the job's deadline ends that.
+        If ComfyUI is too busy to answer, the run counts as not over; only the job's deadline ends that.
 
         Raises:
-            ComfyUnavailable: ComfyUI knows nothing of the run (it was started again), or is gone.
+            ComfyUnavailable: ComfyUI does not know the run (it was restarted), or is gone.
         """
         try:
             entry = self._history_entry(run.prompt_id)
             if entry is None:
-                # The entry is written when the run leaves the queue: look there first, then once more here.
+                # The entry is written when the run leaves the queue: check the queue, then /history once more.
                 if self._is_queued(run.prompt_id):
                     return False
                 entry = self._history_entry(run.prompt_id)
@@ -200,7 +200,7 @@ class ComfyClient:
         return entry
 
     def _forget(self, prompt_id: str) -> None:
-        """Removes the run from ComfyUI's history, which would grow with every job."""
+        """Removes the run from ComfyUI's history, which would otherwise grow with every job."""
         with contextlib.suppress(ComfyUnavailable):
             self._request("POST", "/history", {"delete": [prompt_id]})
 
@@ -223,14 +223,14 @@ class ComfyClient:
             raise ComfyUnavailable(f"ComfyUI does not answer: {type(exc).__name__}") from exc
 
 
-def _parse(opcode: int, payload: bytes) -> Message | Picture | None:
+def _parse(opcode: int, payload: bytes) -> Message | PictureFrame | None:
     if opcode == websocket.ABNF.OPCODE_TEXT:
         return parse_text(payload.decode("utf-8", "replace"))
     return parse_binary(payload)
 
 
 def _reason(answer: Mapping[str, Any], graph: Graph) -> str:
-    """Returns what ComfyUI has against the graph, nodes named by their titles."""
+    """Returns why ComfyUI rejected the graph, with nodes named by their titles."""
     faults = []
     for node_id, report in (answer.get("node_errors") or {}).items():
         node = graph.get(node_id, {})

@@ -1,8 +1,8 @@
-"""What ComfyUI says over its websocket, and what it means for one run: frames in, state out, no I/O.
+"""One run as its websocket frames tell it: frames in, state out, no I/O.
 
 Messages as of ComfyUI 0.30.0 (server.py, execution.py, main.py): JSON text `{"type", "data"}`;
-binary frames of 4 bytes event, 4 bytes format, contents. A run is over with `executing {node: null}`
-and its prompt_id, after success, error and interruption alike; only then /history has it.
+binary frames of 4 bytes event, 4 bytes format, contents. A run ends with `executing {node: null}` and its
+prompt_id, whether it succeeded, failed or was interrupted; only then does /history have it.
 """
 
 import json
@@ -27,8 +27,8 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A binary frame with a PNG."""
+class PictureFrame:
+    """A binary frame that carries a PNG."""
 
     png: bytes
 
@@ -43,7 +43,7 @@ class Progress:
 
 
 def parse_text(frame: str) -> Message | None:
-    """Returns the message, or None for text that is not one of ComfyUI's or that nothing here needs."""
+    """Returns the message, or None if the text is not one of ComfyUI's messages or is not needed here."""
     if frame.startswith('{"type": "progress_state"'):  # large, sent at every step
         return None
     try:
@@ -56,11 +56,11 @@ def parse_text(frame: str) -> Message | None:
     return None
 
 
-def parse_binary(frame: bytes) -> Picture | None:
-    """Returns the PNG, or None for another kind of frame (preview, text, cut short)."""
+def parse_binary(frame: bytes) -> PictureFrame | None:
+    """Returns the PNG, or None for any other frame (preview, text, incomplete)."""
     if len(frame) <= HEADER.size or HEADER.unpack_from(frame) != (IMAGE_EVENT, PNG_FORMAT):
         return None
-    return Picture(frame[HEADER.size :])
+    return PictureFrame(frame[HEADER.size :])
 
 
 @dataclass
@@ -68,15 +68,15 @@ class Run:
     """State of one submitted graph.
 
     Attributes:
-        prompt_id: ComfyUI's name of the run.
+        prompt_id: ComfyUI's id of the run.
         output_node: id of the node whose pictures count.
         pngs: pictures of the output node so far.
         output: what the output node reported in its `executed` message.
         seconds: time spent in each node, by id.
-        progress: where the sampler is, while it runs.
-        error: how the run failed, once it has.
+        progress: progress of the sampler, while it runs.
+        error: why the run failed, if it did.
         finished: whether ComfyUI is done with the run.
-        from_history: whether /history told so, not the websocket.
+        from_history: whether that is known from /history instead of the websocket.
     """
 
     prompt_id: str
@@ -91,16 +91,16 @@ class Run:
     _node: str | None = None
     _since_s: float = 0.0
 
-    def receive(self, frame: Message | Picture | None, at_s: float) -> None:
-        """Takes the next frame; `at_s` is a monotonic clock's reading in seconds."""
+    def receive(self, frame: Message | PictureFrame | None, at_s: float) -> None:
+        """Processes the next frame, which arrived at `at_s` on a monotonic clock, in seconds."""
         match frame:
-            case Picture(png) if self._node == self.output_node:
+            case PictureFrame(png) if self._node == self.output_node:
                 self.pngs.append(png)
             case Message(kind, data) if data.get("prompt_id") == self.prompt_id:
                 self._take(kind, data, at_s)
 
     def finish_from(self, entry: Mapping[str, Any]) -> None:
-        """Takes the run's end from its entry in /history, for when the websocket did not bring it."""
+        """Ends the run with its entry in /history, if the websocket did not deliver the end."""
         status = entry.get("status") or {}
         for message in status.get("messages") or ():
             match message:
@@ -112,15 +112,15 @@ class Run:
         self.finished = self.from_history = True
 
     def result(self) -> tuple[bytes, Mapping[str, Any]]:
-        """Returns the PNG and what the output node reported of it.
+        """Returns the PNG and the output node's report about it.
 
         Raises:
-            GenerationError: the run failed, or gave another number of pictures than one.
+            GenerationError: the run failed, or did not produce exactly one picture.
         """
         if self.error is not None:
             raise self.error
         if len(self.pngs) != 1 or self.output is None:
-            raise BadPicture(f"the workflow gave {len(self.pngs)} pictures, expected 1")
+            raise BadPicture(f"the workflow produced {len(self.pngs)} pictures, expected 1")
         return self.pngs[0], self.output
 
     def _take(self, kind: str, data: Mapping[str, Any], at_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Where finished pictures are put: a bucket of S3 or of anything that speaks its protocol."""
+"""Uploads of finished pictures to a bucket of S3 or a compatible service."""
 
 import functools
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from handler.settings import BUCKET_NAME, Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Two attempts: 50 s at worst, of a job's 540.
+# Two attempts take 50 s at worst, of a job's 540.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 ATTEMPTS = 2
@@ -25,11 +25,11 @@ YEAR_S = 31_536_000
 
 
 class BucketUnavailable(Exception):
-    """A bucket does not take a picture; the message names no key and no secret."""
+    """A picture could not be uploaded; the message contains no key or secret."""
 
 
 class JobBucket(BaseModel):
-    """A job's `s3Config`, in RunPod's words."""
+    """A job's `s3Config`, with RunPod's field names."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -44,7 +44,7 @@ class Bucket:
     """One bucket.
 
     Attributes:
-        public_url: where everybody may read it; without it, URLs are signed and work for `lifetime_s`.
+        public_url: the bucket's public URL; without it, URLs are signed and work for `lifetime_s`.
     """
 
     endpoint_url: str
@@ -56,10 +56,10 @@ class Bucket:
     lifetime_s: int
 
     def put(self, filename: str, png: bytes) -> str:
-        """Returns the URL of the picture, stored under its name.
+        """Uploads a picture under its name and returns its URL.
 
         Raises:
-            BucketUnavailable: it could not be stored.
+            BucketUnavailable: it could not be uploaded.
         """
         try:
             client = _client(self)
@@ -82,7 +82,7 @@ class Bucket:
 
 @functools.lru_cache(maxsize=8)
 def _client(bucket: Bucket) -> "S3Client":
-    """Returns a client, kept for the next picture: making one takes longer than encoding a picture."""
+    """Returns a client, cached because making one takes longer than encoding a picture."""
     client: S3Client = boto3.session.Session().client(
         "s3",
         endpoint_url=bucket.endpoint_url,
@@ -95,7 +95,7 @@ def _client(bucket: Bucket) -> "S3Client":
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-            # By default botocore adds checksums that other vendors' S3 does not know.
+            # By default botocore adds checksums that other vendors' S3 does not support.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -104,20 +104,20 @@ def _client(bucket: Bucket) -> "S3Client":
 
 
 class Buckets:
-    """Knows which bucket a job's picture goes to."""
+    """Chooses the bucket of a job's picture."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._allowed = {origin(url) for url in settings.allowed_endpoints()}
 
     def of_job(self, s3_config: object) -> Bucket | None:
-        """Returns the job's own bucket, or the worker's, or None where there is neither.
+        """Returns the job's own bucket, else the worker's, else None.
 
         Args:
             s3_config: `{"accessId", "accessSecret", "bucketName", "endpointUrl"}`, or None.
 
         Raises:
-            InvalidInput: it has another shape, or names an endpoint that is not allowed.
+            InvalidInput: its shape is wrong, or its endpoint is not allowed.
         """
         if s3_config is None:
             return self._own()
@@ -127,7 +127,7 @@ class Buckets:
             raise InvalidInput(_faults(exc)) from None
         endpoint_url = origin(config.endpoint_url)
         if endpoint_url not in self._allowed:
-            raise InvalidInput(["s3Config.endpointUrl is not among the addresses that this worker allows"])
+            raise InvalidInput(["s3Config.endpointUrl is not one of the URLs that this worker allows"])
         return Bucket(
             endpoint_url=endpoint_url,
             access_key_id=config.access_id,
@@ -159,11 +159,11 @@ class Buckets:
 
 
 def origin(url: AnyHttpUrl) -> str:
-    """Returns scheme, host and port of an address: what an allow-list is about."""
+    """Returns scheme, host and port of a URL, which is what the allow-list compares."""
     return f"{url.scheme}://{url.host}:{url.port}"
 
 
 def _faults(exc: ValidationError) -> list[str]:
-    """Returns what is wrong, without the values, which are secret."""
+    """Returns the faults without the values, which are secret."""
     errors: list[Mapping[str, Any]] = [*exc.errors(include_input=False, include_url=False)]
     return [".".join(["s3Config", *map(str, error["loc"])]) + f": {error['msg']}" for error in errors]

@@ -1,4 +1,4 @@
-"""Whether bytes are the picture that was asked for; no pixel is decoded.
+"""Checks that bytes are the picture that was asked for, without decoding pixels.
 
 PNG: W3C Portable Network Graphics, third edition, sections 5 (chunks) and 11.2.1 (IHDR).
 """
@@ -17,15 +17,15 @@ CRC = struct.Struct(">I")
 IHDR = struct.Struct(">IIBBBBB")
 RGBA_COLOUR_TYPE = 6
 
-# A cut-out has both: an object and nothing around it. SDXL without the patch decodes to alpha that
-# is one nearly everywhere, a failed sample to alpha that is zero nearly everywhere.
+# A cut-out has both an object and transparency around it. Without the patch, SDXL's alpha is one nearly
+# everywhere; a failed sample's alpha is zero nearly everywhere.
 OPAQUE_SHARE = 0.995
 TRANSPARENT_SHARE = 0.999
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """Shares of pixels with alpha under 0.02 and over 0.98, and mean alpha, each in [0, 1]."""
+    """Share of pixels with alpha under 0.02, share over 0.98, and mean alpha; each in [0, 1]."""
 
     transparent: float
     opaque: float
@@ -33,10 +33,10 @@ class Alpha:
 
 
 def check_png(png: bytes, width: int, height: int) -> None:
-    """Checks that `png` is a whole 8-bit RGBA PNG of that size in pixels.
+    """Checks that `png` is a complete 8-bit RGBA PNG of this size in pixels.
 
     Raises:
-        BadPicture: it is not; the message says in what.
+        BadPicture: it is not; the message says why.
     """
     chunks = list(_chunks(png))
     first, last = chunks[0], chunks[-1]
@@ -50,10 +50,10 @@ def check_png(png: bytes, width: int, height: int) -> None:
 
 
 def alpha_of(output: Mapping[str, Any]) -> Alpha:
-    """Returns the alpha statistics that the output node reported of a truly transparent picture.
+    """Returns the alpha statistics that the output node reported, if the picture is truly transparent.
 
     Args:
-        output: `{"alpha": [{"transparent", "opaque", "mean", …}]}`, of the node's `executed` message.
+        output: `{"alpha": [{"transparent", "opaque", "mean", …}]}`, from the node's `executed` message.
 
     Raises:
         BadPicture: the report is missing or malformed.
@@ -74,7 +74,7 @@ def alpha_of(output: Mapping[str, Any]) -> Alpha:
 
 
 def recompress(png: bytes) -> bytes:
-    """Returns the same picture in fewer bytes, slowly: row filters kept, deflate at its strongest."""
+    """Returns the same picture in fewer bytes: same row filters, maximum compression, slow."""
     chunks = list(_chunks(png))
     stream = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
     head = [(kind, body) for kind, body in chunks if kind not in (b"IDAT", b"IEND")]
@@ -85,7 +85,7 @@ def recompress(png: bytes) -> bytes:
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields (type, body) of each chunk; raises BadPicture where `png` is cut short or damaged."""
+    """Yields (type, body) of each chunk; raises BadPicture if `png` is incomplete or damaged."""
     if not png.startswith(SIGNATURE):
         raise BadPicture(f"{len(png)} bytes that are not a PNG")
     view = memoryview(png)

@@ -258,7 +258,8 @@ def test_more_pictures_than_one_are_an_error(variant, small):
         graph["5"]["inputs"]["batch_size"] = 2
 
     assert (
-        job(variant(change, profile="sdxl"), small)["error"] == "bad_picture: the workflow gave 2 pictures, expected 1"
+        job(variant(change, profile="sdxl"), small)["error"]
+        == "bad_picture: the workflow produced 2 pictures, expected 1"
     )
 
 

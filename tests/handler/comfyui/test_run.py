@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.comfyui.run import Message, Picture, Run, parse_binary, parse_text
+from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.errors import BadPicture, GenerationError, JobCancelled, NodeFailed
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
@@ -108,7 +108,7 @@ def test_a_picture_of_another_node_is_not_the_result():
     recorded = transcript("success")
     run = Run(recorded["prompt_id"], recorded["output_node"])
     for frame, at_s in frames(recorded):
-        run.receive(Picture(b"preview"), at_s)
+        run.receive(PictureFrame(b"preview"), at_s)
         if isinstance(frame, Message) and frame.type == "executing" and frame.data["node"] == "9":
             break
         run.receive(frame, at_s)

@@ -132,7 +132,7 @@ def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
     [
         (
             job_config("http://169.254.169.254"),
-            "s3Config.endpointUrl is not among the addresses that this worker allows",
+            "s3Config.endpointUrl is not one of the URLs that this worker allows",
         ),
         (job_config("https://s3.example:444"), "not among"),
         (job_config("http://s3.example"), "not among"),
