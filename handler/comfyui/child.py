@@ -1,9 +1,9 @@
-"""Runs ComfyUI's main.py and ends it when the parent is gone, however the parent ended.
+"""Runs ComfyUI's main.py, and ends it as soon as the parent is gone.
 
 This file is executed by ComfyUI's Python, not imported:
-`python child.py <scratch folder> <path of main.py> <arguments>`. The parent holds the other
-end of standard input, so its end, even by SIGKILL, is an end of file here; the scratch folder, which
-the parent can then no longer remove, is removed here.
+`python child.py <scratch folder> <path of main.py> <arguments>`. The parent holds the other end of standard
+input. When it ends, even by SIGKILL, this side reads an end of file, removes the scratch folder, which the
+parent no longer can, and exits.
 """
 
 import os

@@ -120,7 +120,7 @@ def test_another_number_of_pictures_than_one_is_an_error(count):
     """No picture, or two, is no result."""
     run = replay("success")
     run.pngs = run.pngs * count
-    with pytest.raises(BadPicture, match=f"gave {count} pictures"):
+    with pytest.raises(BadPicture, match=f"produced {count} pictures"):
         run.result()
 
 

@@ -134,9 +134,9 @@ def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
             job_config("http://169.254.169.254"),
             "s3Config.endpointUrl is not one of the URLs that this worker allows",
         ),
-        (job_config("https://s3.example:444"), "not among"),
-        (job_config("http://s3.example"), "not among"),
-        (job_config("https://s3.example@evil.example"), "not among"),
+        (job_config("https://s3.example:444"), "not one of"),
+        (job_config("http://s3.example"), "not one of"),
+        (job_config("https://s3.example@evil.example"), "not one of"),
         (job_config("file:///etc/passwd"), "s3Config.endpointUrl"),
         (job_config(7), "s3Config.endpointUrl"),
         (job_config("https://s3.example", bucketName="../x"), "s3Config.bucketName"),
@@ -155,7 +155,7 @@ def test_another_s3_config_is_refused(config, fault):
 
 def test_no_address_is_allowed_by_default():
     """A worker connects to no address that a caller names, unless told."""
-    with pytest.raises(InvalidInput, match="not among"):
+    with pytest.raises(InvalidInput, match="not one of"):
         Buckets(Settings()).of_job(job_config("https://s3.example"))
 
 
