@@ -24,7 +24,7 @@ COPY installer installer
 COPY scripts/setup scripts/setup
 COPY snapshot.json ./
 ENV UV_SYSTEM_CERTS=1
-RUN scripts/setup \
+RUN scripts/setup --no-bytecode \
     # Nobody can write bytecode in the image, and compiling at each start takes longer than starting.
     && .venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .venv/lib \
     && .comfyui/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .comfyui/venv/lib .comfyui/app; \
@@ -32,7 +32,7 @@ RUN scripts/setup \
 
 FROM environments AS packs
 COPY custom_nodes custom_nodes
-RUN scripts/setup
+RUN scripts/setup --no-bytecode
 
 FROM environments AS weights
 ARG MODELS=sdxl

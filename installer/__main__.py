@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer import comfyui, environment, launcher, nodes, report, snapshot
+from installer import bytecode, comfyui, environment, launcher, nodes, report, snapshot
 from installer.errors import SetupError
 
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
@@ -22,8 +22,9 @@ Say = Callable[[str], None]
 class Setup:
     """The steps of a setup, each idempotent, each telling in words what it found or did."""
 
-    def __init__(self, root: Path, dev: bool, training: bool, upstream: bool) -> None:
+    def __init__(self, root: Path, dev: bool, training: bool, upstream: bool, compiles: bool) -> None:
         self.root = root
+        self.compiles = compiles
         self.training = training
         self.upstream = upstream
         self.state = root / ".comfyui"
@@ -37,6 +38,8 @@ class Setup:
         self._step("node packs", self._nodes)
         self._step("handler environment", self._handler)
         self._step("ComfyUI environment", self._engine)
+        if self.compiles:
+            self._step("bytecode", self._bytecode)
         if self.training:
             self._step("training environment", self._trainer)
         if self.upstream:
@@ -67,6 +70,9 @@ class Setup:
 
     def _engine(self, say: Say) -> str:
         return environment.ensure(self.uv, self._environment(".comfyui/venv", "comfyui"), self.dev, say)
+
+    def _bytecode(self, _: Say) -> str:
+        return f"handler {bytecode.compile_handler(self.root)}, ComfyUI {bytecode.compile_comfyui(self.root)}"
 
     def _trainer(self, say: Say) -> str:
         return environment.ensure(self.uv, self._environment(".training/venv", "training"), dev=False, say=say)
@@ -128,6 +134,7 @@ def main() -> int:
     parser.add_argument(
         "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, to compare with"
     )
+    parser.add_argument("--no-bytecode", action="store_true", help="do not compile what is imported at every start")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = Path.cwd()
@@ -135,7 +142,7 @@ def main() -> int:
     try:
         (root / ".comfyui").mkdir(exist_ok=True)
         with locked(root / ".comfyui/setup.lock", LOCK_TIMEOUT_S):
-            Setup(root, options.dev, options.training, options.with_upstream).run()
+            Setup(root, options.dev, options.training, options.with_upstream, not options.no_bytecode).run()
     except KeyboardInterrupt:
         report.failure("interrupted")
         return 130

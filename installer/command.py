@@ -14,6 +14,7 @@ def run(
     *,
     timeout_s: float,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     visible: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Result of the program; its output goes to the terminal when ``visible``, else into the result.
@@ -31,6 +32,7 @@ def run(
         text=True,
         errors="replace",
         env=env,
+        cwd=cwd,
         close_fds=False,
         start_new_session=True,
     )

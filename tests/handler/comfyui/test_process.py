@@ -118,6 +118,15 @@ def test_the_child_gets_no_secrets(installed, tmp_path, monkeypatch):
     assert "HF_HUB_OFFLINE=1" in environment
 
 
+def test_the_child_writes_bytecode(installed, tmp_path, monkeypatch):
+    """PYTHONDONTWRITEBYTECODE, which many machines set, does not slow down every start of ComfyUI."""
+    process = installed(f"env > {tmp_path}/environment; exit 1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with pytest.raises(ComfyUnavailable):
+        process.client(Deadline(10))
+    assert "PYTHONDONTWRITEBYTECODE" not in (tmp_path / "environment").read_text()
+
+
 def test_only_the_failed_comfyui_is_restarted(installed):
     """A second report of the same failure does not end the ComfyUI that was started because of the first."""
     process = installed("exec sleep 600")
