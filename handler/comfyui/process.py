@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from handler.comfyui import model_paths
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, JobTimeout
 from handler.settings import Settings
-from handler.weights import locate
 
 HOST = "127.0.0.1"
 READY_POLL_S = 0.1
@@ -208,7 +208,7 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
     folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
     for folder in folders.values():
         folder.mkdir()
-    config = locate.write_config(settings, scratch)
+    config = model_paths.write(settings, scratch)
     return [
         str(comfyui / "venv" / "bin" / "python"),
         "-u",
