@@ -155,7 +155,8 @@ def _patch(settings: Settings, workflow: Workflow) -> Finding:
 
 
 def _place(settings: Settings, file: ModelFile) -> Path:
-    return locate.find(file, settings) or settings.models_dir / file.folder / file.name
+    found = locate.find(file, settings)
+    return found.path if found else settings.models_dir / file.folder / file.name
 
 
 def _head(path: Path) -> tuple[dict[str, Any], int]:

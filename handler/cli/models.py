@@ -1,4 +1,4 @@
-"""The command line `layerdiffuse-alpha models fetch | verify | list`."""
+"""`layerdiffuse-alpha models fetch | verify | list`. Also runs alone, as `python -m handler.cli.models`."""
 
 import functools
 from typing import Annotated
@@ -16,50 +16,51 @@ from rich.progress import (
 )
 
 from handler.cli.terminal import EXIT_USAGE, Commands, fail, settings
-from handler.settings import Settings
-from handler.weights import manifest
-from handler.weights.download import Fetcher, NotFetched
+from handler.settings import WeightSettings
+from handler.weights import locate, manifest
+from handler.weights.download import Downloader
+from handler.weights.locate import Found
 from handler.weights.manifest import DEFAULT_SECTION, BadList, Entry, WrongFile
+from handler.weights.transfer import DownloadFailed
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Fetches and checks the weight files that manifest.txt lists."
+    cls=Commands, no_args_is_help=True, help="Downloads and checks the weight files listed in models.txt."
 )
 
 Sections = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SECTION", help="Sections of manifest.txt.", show_default=DEFAULT_SECTION),
+    typer.Argument(metavar="SECTION", help="Sections of models.txt.", show_default=DEFAULT_SECTION),
 ]
 
 
 @app.command()
 def fetch(sections: Sections = None) -> None:
-    """Fetches the files that are not there, and goes on where it was stopped before.
+    """Downloads missing files into the models folder; resumes interrupted downloads.
 
-    A file of the right size counts as there; verify reads it.
+    A file of the right size counts as present in every place that the worker reads; `verify` checks its content.
 
-    Exit status: 0 all files are there, 1 one is not, 2 the command line is wrong.
+    Exit status: 0 all files are present, 1 a download failed, 2 wrong usage, setting or models.txt.
     """
     chosen = settings()
     entries = _entries(chosen, sections or [DEFAULT_SECTION])
-    token = chosen.hf_token.get_secret_value() if chosen.hf_token else None
     failed = False
     with _progress() as progress:
         bars = _Bars(progress)
         try:
-            fetcher = Fetcher(chosen.models_dir, str(chosen.hf_endpoint), token, bars.size, bars.trouble)
-            for entry, failure in fetcher.fetch_all(entries):
+            for entry, failure in Downloader(chosen, bars.size, bars.problem).download(entries):
                 failed |= failure is not None
-                _report(entry, "is there" if failure is None else f"is not fetched: {failure}")
-        except NotFetched as exc:
+                found = None if failure else locate.find(entry.file, chosen)
+                _report(entry, f"failed: {failure}" if failure else f"present{_elsewhere(found, chosen)}")
+        except DownloadFailed as exc:
             fail(str(exc))
     raise typer.Exit(int(failed))
 
 
 @app.command()
 def verify(sections: Sections = None) -> None:
-    """Reads every file and compares its size and hash with the list; needs no network.
+    """Reads every file and compares its size and hash with models.txt; needs no network.
 
-    Exit status: 0 all files are right, 1 one is missing or wrong, 2 the command line is wrong.
+    Exit status: 0 all files are ok, 1 a file is missing or wrong, 2 wrong usage, setting or models.txt.
     """
     chosen = settings()
     entries = _entries(chosen, sections or [DEFAULT_SECTION])
@@ -68,39 +69,40 @@ def verify(sections: Sections = None) -> None:
         bars = _Bars(progress)
         for entry in entries:
             try:
-                manifest.verify(entry, chosen.models_dir, functools.partial(bars.size, entry))
+                found = locate.verify(entry, chosen, functools.partial(bars.size, entry))
             except WrongFile as exc:
                 failed = True
-                _report(entry, str(exc))
+                _report(entry, f"failed: {exc}")
             else:
-                _report(entry, "is right")
+                _report(entry, f"ok{_elsewhere(found, chosen)}")
     raise typer.Exit(int(failed))
 
 
 @app.command("list")
 def list_files() -> None:
-    """Shows every file of the list and whether it is there, by size alone; needs no network."""
+    """Shows which files of models.txt are present, judged by size, and in which folder; needs no network."""
     chosen = settings()
     for entry in _entries(chosen, None):
+        state, found = locate.state(entry, chosen)
         size = f"{'about ' if entry.is_rough else ''}{entry.size_bytes / 1e6:,.0f} MB"
-        typer.echo(f"{entry.section:<7} {manifest.state(entry, chosen.models_dir):<13} {size:>14}  {entry}")
+        typer.echo(f"{entry.section:<7} {state:<15} {size:>14}  {entry}{_elsewhere(found, chosen)}")
 
 
 class _Bars:
-    """A bar for each file that is fetched or read. Safe to use from several threads."""
+    """A progress bar for each file that is downloaded or read. Safe to use from several threads."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[Entry, TaskID] = {}
 
     def size(self, entry: Entry, size_bytes: int) -> None:
-        """Shows how much of a file there is."""
+        """Shows the number of bytes of a file that are here or read."""
         if entry not in self._tasks:
             self._tasks[entry] = self._progress.add_task(entry.path.name, total=entry.size_bytes)
         self._progress.update(self._tasks[entry], completed=size_bytes)
 
-    def trouble(self, entry: Entry, text: str) -> None:
-        """Tells above the bars what goes wrong with a file."""
+    def problem(self, entry: Entry, text: str) -> None:
+        """Prints a problem above the bars."""
         self._progress.console.print(f"{entry}: {text}", markup=False)
 
 
@@ -117,11 +119,16 @@ def _progress() -> Progress:
 
 
 def _report(entry: Entry, text: str) -> None:
-    typer.echo(f"{entry} {text}")
+    typer.echo(f"{entry}: {text}")
 
 
-def _entries(chosen: Settings, sections: list[str] | None) -> list[Entry]:
-    """Returns the entries of the sections, or of all; a list that makes no sense ends the program."""
+def _elsewhere(found: Found | None, chosen: WeightSettings) -> str:
+    """Returns the folder of a file that is not in the models folder, for the end of a line."""
+    return f" in {found.folder}" if found and found.folder != chosen.models_dir else ""
+
+
+def _entries(chosen: WeightSettings, sections: list[str] | None) -> list[Entry]:
+    """Returns the entries of the sections, or all; a faulty models.txt stops the program with an error."""
     try:
         entries = manifest.read(chosen.models_file)
         return list(entries) if sections is None else manifest.of_sections(entries, sections)

@@ -93,7 +93,8 @@ class Generator:
             GenerationError: it does not start, or the workflow does not run.
         """
         for file in self._workflow.models:
-            log.info("weights found", extra={"file": str(file), "path": str(locate.find(file, self._settings))})
+            if found := locate.find(file, self._settings):
+                log.info("weights found", extra={"file": str(file), "path": str(found.path)})
         self.start()
         if self._settings.warm_up:
             self.warm_up()

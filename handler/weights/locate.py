@@ -1,75 +1,131 @@
-"""Weights that are not in the models folder: on a volume, or in a cache of the Hugging Face hub such as RunPod's."""
+"""The one answer to "is this weight file here?": models folder, then volumes, then a cache of the Hugging Face hub."""
 
-import json
 import re
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from handler.settings import Settings
+from handler.settings import WeightSettings
 from handler.weights import manifest
+from handler.weights.manifest import HUB, Entry, OnSize, WrongFile
 from handler.workflow.workflow import ModelFile
 
-HUB_URL = re.compile(r"https://huggingface\.co/([^/]+)/([^/]+)/resolve/([0-9a-f]{40})/(.+)")
-CONFIG = "extra_model_paths.yaml"
+HUB_URL = re.compile(re.escape(HUB) + r"/([^/]+)/([^/]+)/resolve/([0-9a-f]{40})/(.+)")
 
 
-def find(file: ModelFile, settings: Settings) -> Path | None:
-    """Returns where a weight file is: in the models folder, else on a volume, else in the hub's cache; or None."""
-    for folder in (settings.models_dir, *volumes(settings)):
-        place = folder / file.folder / file.name
-        if place.is_file():
-            return place
-    return cached(settings).get(PurePosixPath(file.folder, file.name))
+@dataclass(frozen=True)
+class Found:
+    """A weight file that is here.
 
-
-def volumes(settings: Settings) -> list[Path]:
-    """Returns the folders of WEIGHTS_DIRS that are there."""
-    folders = [Path(part) for part in settings.weights_dirs.split(":") if part]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def cached(settings: Settings) -> dict[PurePosixPath, Path]:
-    """Returns the files of manifest.txt that the hub's cache has, by their path below models/.
-
-    The cache has `models--<owner>--<name>/snapshots/<revision>/<file>`, as huggingface_hub writes it.
+    Attributes:
+        folder: the models folder, the volume or the cache that has it.
     """
-    if not settings.hf_cache_dir.is_dir():
-        return {}
+
+    path: Path
+    folder: Path
+
+
+def find(file: ModelFile, settings: WeightSettings) -> Found | None:
+    """Returns the weight file that ComfyUI loads under this name, or None if it is missing."""
+    for folder in (settings.models_dir, *volumes(settings)):
+        path = folder / file.folder / file.name
+        if _is_file(path):
+            return Found(path, folder)
+    in_cache = cached(settings).get(PurePosixPath(file.folder, file.name))
+    return Found(in_cache, settings.hf_cache_dir) if in_cache else None
+
+
+def find_listed(entry: Entry, settings: WeightSettings, on_size: OnSize = lambda _: None) -> Found | None:
+    """Returns the file that the entry describes, or None if it is missing or not that file.
+
+    The size decides. If the list has only an estimate of it, the file is read and the hash decides.
+
+    Args:
+        on_size: called with the number of bytes read so far.
+    """
+    found = find(entry.file, settings)
+    if found is None:
+        return None
+    if not entry.is_rough:
+        return found if _size(found.path) == entry.size_bytes else None
     try:
-        entries = manifest.read(settings.models_file)
-    except manifest.BadList:  # `models list` says what is wrong with it
-        return {}
-    found = {}
-    for entry in entries:
-        for url in entry.urls:
-            if match := HUB_URL.fullmatch(url):
-                owner, name, revision, path = match.groups()
-                place = settings.hf_cache_dir / f"models--{owner}--{name}" / "snapshots" / revision / path
-                if place.is_file():
-                    found[entry.path] = place
+        manifest.check(entry, found.path, on_size)
+    except WrongFile:
+        return None
     return found
 
 
-def write_config(settings: Settings, scratch: Path) -> Path | None:
-    """Returns a file that tells ComfyUI of all weights that are elsewhere, or None where none are.
+def verify(entry: Entry, settings: WeightSettings, on_size: OnSize = lambda _: None) -> Found:
+    """Reads the whole file and returns it.
 
-    What is in the hub's cache is linked in `scratch`, under the name that the workflow has.
+    Args:
+        on_size: called with the number of bytes read so far.
+
+    Raises:
+        WrongFile: the file is missing, cannot be read, or has another size or hash.
     """
-    folders = volumes(settings)
-    linked = scratch / "weights"
-    for path, place in cached(settings).items():
-        link = linked / path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(place)
-    if linked.is_dir():
-        folders.append(linked)
-    if not folders:
-        return None
-    config = scratch / CONFIG
-    config.write_text(json.dumps({f"elsewhere_{number}": _kinds(folder) for number, folder in enumerate(folders)}))
-    return config
+    found = find(entry.file, settings)
+    if found is None:
+        raise WrongFile("missing")
+    manifest.check(entry, found.path, on_size)
+    return found
 
 
-def _kinds(folder: Path) -> dict[str, str]:
-    """Returns ComfyUI's description of a folder that has one folder for each kind of model."""
-    kinds = {kind.name: kind.name for kind in sorted(folder.iterdir()) if kind.is_dir()}
-    return {**kinds, "base_path": str(folder)}
+def state(entry: Entry, settings: WeightSettings) -> tuple[str, Found | None]:
+    """Returns "present", "wrong size", "missing" or "N % downloaded", judged by sizes alone, and the file."""
+    found = find(entry.file, settings)
+    if found is not None:
+        return "present" if entry.fits(_size(found.path)) else "wrong size", found
+    part = entry.part(settings.models_dir)
+    if not _is_file(part):
+        return "missing", None
+    return f"{min(99, 100 * _size(part) // entry.size_bytes)} % downloaded", None
+
+
+def volumes(settings: WeightSettings) -> list[Path]:
+    """Returns the folders of WEIGHTS_DIRS that exist."""
+    folders = [Path(part) for part in settings.weights_dirs.split(":") if part]
+    return [folder for folder in folders if _is_dir(folder)]
+
+
+def cached(settings: WeightSettings) -> dict[PurePosixPath, Path]:
+    """Returns the listed files that are in the hub's cache, by their path relative to the models folder.
+
+    The cache has the layout of huggingface_hub: `models--<owner>--<name>/snapshots/<revision>/<file>`.
+    """
+    if not _is_dir(settings.hf_cache_dir):
+        return {}
+    try:
+        entries = manifest.read(settings.models_file)
+    except manifest.BadList:  # `models list` reports it
+        return {}
+    found = {}
+    for entry in entries:
+        for match in filter(None, map(HUB_URL.fullmatch, entry.urls)):
+            owner, name, revision, file = match.groups()
+            path = settings.hf_cache_dir / f"models--{owner}--{name}" / "snapshots" / revision / file
+            if _is_file(path):
+                found[entry.path] = path
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    """Returns False instead of raising if the user may not enter the folder."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _size(path: Path) -> int:
+    """Returns the size in bytes, or -1 if the file has just vanished."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

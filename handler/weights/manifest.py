@@ -1,4 +1,4 @@
-"""models.txt: which weight files there are and where from, and whether they are here and whole."""
+"""models.txt: the weight files that can be downloaded, and how to check one."""
 
 import hashlib
 import re
@@ -9,7 +9,10 @@ from typing import BinaryIO
 
 import httpx
 
+from handler.workflow.workflow import ModelFile
+
 DEFAULT_SECTION = "sdxl"
+HUB = "https://huggingface.co"
 CHUNK_BYTES = 1 << 20
 SECTION = re.compile(r"\[([a-z0-9_-]+)\]")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -20,21 +23,21 @@ OnSize = Callable[[int], None]
 
 
 class BadList(Exception):
-    """models.txt is not what its head says; the message has every fault and its line."""
+    """models.txt cannot be used; the message has every fault with its line number."""
 
 
 class WrongFile(Exception):
-    """A weight file is missing, or is another than the listed one."""
+    """A weight file is missing, or is not the listed one."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A weight file, as a line of models.txt has it.
+    """A weight file: one line of models.txt.
 
     Attributes:
-        size_bytes: its size; about so much where `is_rough`.
-        path: below the models folder.
-        urls: where it is, in the order to try.
+        size_bytes: exact size, or an estimate if `is_rough`.
+        path: relative to the models folder.
+        urls: its addresses, in the order in which they are tried.
     """
 
     section: str
@@ -48,25 +51,34 @@ class Entry:
         return f"models/{self.path}"
 
     @property
-    def most_bytes(self) -> int:
-        """The largest size that the file may have."""
+    def file(self) -> ModelFile:
+        """The file by the folder and name that workflows use."""
+        return ModelFile(str(self.path.parent), self.path.name)
+
+    @property
+    def max_bytes(self) -> int:
+        """The maximum size of the file."""
         return self.size_bytes * 5 // 4 if self.is_rough else self.size_bytes
 
-    def place(self, models_dir: Path) -> Path:
-        """Returns where the file belongs."""
+    def fits(self, size_bytes: int) -> bool:
+        """Returns whether the file can have this size."""
+        return size_bytes <= self.max_bytes if self.is_rough else size_bytes == self.size_bytes
+
+    def target(self, models_dir: Path) -> Path:
+        """Returns the path that the file is downloaded to."""
         return models_dir / self.path
 
     def part(self, models_dir: Path) -> Path:
-        """Returns where the file grows while it is fetched."""
-        place = self.place(models_dir)
-        return place.with_name(place.name + ".part")
+        """Returns the path of the file while it is incomplete."""
+        target = self.target(models_dir)
+        return target.with_name(target.name + ".part")
 
 
 def read(path: Path) -> tuple[Entry, ...]:
-    """Returns the entries of the file.
+    """Returns the entries of a file in the format of models.txt.
 
     Raises:
-        BadList: it cannot be read, or has a fault.
+        BadList: the file cannot be read, or has a fault.
     """
     try:
         return parse(path.read_text("utf-8"))
@@ -77,14 +89,14 @@ def read(path: Path) -> tuple[Entry, ...]:
 
 
 def parse(text: str) -> tuple[Entry, ...]:
-    """Returns the entries of a models.txt, in its order.
+    """Returns the entries of the text of a models.txt, in its order.
 
     Raises:
-        BadList: with every fault and its line.
+        BadList: with every fault and its line number.
     """
     entries: list[Entry] = []
     faults: list[str] = []
-    lines_of: dict[str, int] = {}  # by path without case, which some file systems do not tell apart
+    lines_of: dict[str, int] = {}  # by lower-case path: some file systems ignore case
     section = None
     for number, line in enumerate(text.splitlines(), start=1):
         fields = line.split()
@@ -102,7 +114,7 @@ def parse(text: str) -> tuple[Entry, ...]:
         if first == number:
             entries.append(entry)
         else:
-            faults.append(f"line {number}: {entry.path} is in line {first} already")
+            faults.append(f"line {number}: {entry.path} is already listed in line {first}")
     if faults:
         raise BadList(f"models.txt: {'; '.join(faults)}")
     return tuple(entries)
@@ -112,7 +124,7 @@ def of_sections(entries: Iterable[Entry], sections: Sequence[str]) -> list[Entry
     """Returns the entries of the named sections.
 
     Raises:
-        BadList: there is no such section.
+        BadList: a section does not exist.
     """
     entries = list(entries)
     known = sorted({entry.section for entry in entries})
@@ -121,54 +133,31 @@ def of_sections(entries: Iterable[Entry], sections: Sequence[str]) -> list[Entry
     return [entry for entry in entries if entry.section in sections]
 
 
-def verify(entry: Entry, models_dir: Path, on_size: OnSize = lambda _: None) -> None:
-    """Reads the whole file and compares it with its entry.
+def check(entry: Entry, path: Path, on_size: OnSize = lambda _: None) -> None:
+    """Reads a whole file and compares it with its entry.
 
     Args:
-        on_size: told how many bytes are read.
+        on_size: called with the number of bytes read so far.
 
     Raises:
-        WrongFile: it is missing, cannot be read, or is another.
+        WrongFile: the file is missing, cannot be read, or has another size or hash.
     """
-    place = entry.place(models_dir)
     try:
-        size_bytes = place.stat().st_size
+        size_bytes = path.stat().st_size
         if not entry.is_rough and size_bytes != entry.size_bytes:
-            raise WrongFile(f"has {size_bytes} bytes, expected {entry.size_bytes}")
-        with place.open("rb") as file:
+            raise WrongFile(f"size is {size_bytes} bytes, expected {entry.size_bytes}")
+        with path.open("rb") as file:
             digest, _ = digest_of(file, on_size)
     except FileNotFoundError as exc:
-        raise WrongFile("is missing") from exc
+        raise WrongFile("missing") from exc
     except OSError as exc:
         raise WrongFile(f"cannot be read: {exc.strerror}") from exc
     if digest.hexdigest() != entry.sha256:
-        raise WrongFile(f"has sha256 {digest.hexdigest()}, expected {entry.sha256}")
-
-
-def is_here(entry: Entry, models_dir: Path) -> bool:
-    """Returns whether the file is there: by its size, or by its hash where the list has no exact size."""
-    size_bytes = _size(entry.place(models_dir))
-    if size_bytes is None or not entry.is_rough:
-        return size_bytes == entry.size_bytes
-    try:
-        verify(entry, models_dir)
-    except WrongFile:
-        return False
-    return True
-
-
-def state(entry: Entry, models_dir: Path) -> str:
-    """Returns in a word or two what is there, by sizes alone."""
-    size_bytes = _size(entry.place(models_dir))
-    if size_bytes is not None:
-        fits = size_bytes <= entry.most_bytes if entry.is_rough else size_bytes == entry.size_bytes
-        return "here" if fits else "wrong size"
-    part_bytes = _size(entry.part(models_dir))
-    return "missing" if part_bytes is None else f"{min(99, 100 * part_bytes // entry.size_bytes)} % fetched"
+        raise WrongFile(f"sha256 is {digest.hexdigest()}, expected {entry.sha256}")
 
 
 def digest_of(file: BinaryIO, on_size: OnSize = lambda _: None) -> tuple["hashlib._Hash", int]:
-    """Returns the SHA-256 of what is left to read in the file, ready to go on with, and how many bytes that is."""
+    """Returns the SHA-256 of the rest of the file, which can be continued, and the number of bytes hashed."""
     digest, size_bytes = hashlib.sha256(), 0
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
@@ -177,32 +166,24 @@ def digest_of(file: BinaryIO, on_size: OnSize = lambda _: None) -> tuple["hashli
     return digest, size_bytes
 
 
-def _size(path: Path) -> int | None:
-    """Returns the size in bytes of a file, or None where there is none."""
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None
-
-
 def _section(line: str) -> str:
     found = SECTION.fullmatch(line)
     if not found:
-        raise ValueError(f"a section must be small letters, digits, - and _ in brackets, got {line!r}")
+        raise ValueError(f"a section must be lower-case letters, digits, - and _ in brackets, got {line!r}")
     return found[1]
 
 
 def _entry(section: str | None, fields: Sequence[str]) -> Entry:
     if section is None:
-        raise ValueError("stands before the first [section]")
+        raise ValueError("is before the first [section]")
     if len(fields) < 4:
         raise ValueError(f"must have sha256, size, path and URL, got {len(fields)} fields")
     sha256, size, path, *urls = fields
     if not SHA256.fullmatch(sha256):
-        raise ValueError(f"sha256 must be 64 hexadecimal digits in small letters, got {sha256!r}")
+        raise ValueError(f"sha256 must be 64 lower-case hexadecimal digits, got {sha256!r}")
     size_parts = SIZE.fullmatch(size)
     if not size_parts:
-        raise ValueError(f'size must be a number of bytes, with "~" in front where it is rough, got {size!r}')
+        raise ValueError(f'size must be a number of bytes, after "~" if it is an estimate, got {size!r}')
     if not all(NAME.fullmatch(part) for part in path.split("/")):
         raise ValueError(f"path must be names below models/, separated by /, got {path!r}")
     for url in urls:
@@ -214,6 +195,6 @@ def _check_url(url: str) -> None:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as exc:
-        raise ValueError(f"URL {url!r} is none: {exc}") from exc
+        raise ValueError(f"URL {url!r} is invalid: {exc}") from exc
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ValueError(f"URL must begin with http:// or https:// and a host, got {url!r}")

@@ -1,10 +1,8 @@
-import json
-from pathlib import Path
-
 import pytest
 
 from handler.settings import Settings
 from handler.weights import locate
+from handler.weights.locate import Found
 from handler.workflow.workflow import ModelFile
 
 FILE = ModelFile("checkpoints", "small.safetensors")
@@ -17,10 +15,10 @@ LIST = f"""
 
 @pytest.fixture
 def settings(tmp_path):
-    """An installation with an empty models folder, two volumes, and a cache of the hub."""
+    """An installation with an empty models folder, a missing volume, an empty one, and an empty cache of the hub."""
     (tmp_path / "models.txt").write_text(LIST)
-    for name in ("models", "volume/checkpoints", "cache"):
-        (tmp_path / name).mkdir(parents=True)
+    for name in ("models", "volume", "cache"):
+        (tmp_path / name).mkdir()
     return Settings(
         models_dir=tmp_path / "models",
         weights_dirs=f"{tmp_path / 'nowhere'}:{tmp_path / 'volume'}",
@@ -35,49 +33,41 @@ def write(path):
     return path
 
 
-def cache(settings):
+def write_to_cache(settings):
     snapshot = settings.hf_cache_dir / "models--someone--some-model" / "snapshots" / REVISION
     return write(snapshot / "sub" / "Other.safetensors")
 
 
 def test_the_models_folder_comes_first(settings, tmp_path):
-    """Then the volumes, then the hub's cache, where the file has the name that it has there."""
+    """Then the volumes, then the hub's cache, in which the file has the hub's name."""
     assert locate.find(FILE, settings) is None
-    found = [cache(settings)]
-    assert locate.find(FILE, settings) == found[-1]
+    in_cache = write_to_cache(settings)
+    assert locate.find(FILE, settings) == Found(in_cache, settings.hf_cache_dir)
     for folder in ("volume", "models"):
-        found.append(write(tmp_path / folder / "checkpoints" / FILE.name))
-        assert locate.find(FILE, settings) == found[-1]
+        path = write(tmp_path / folder / "checkpoints" / FILE.name)
+        assert locate.find(FILE, settings) == Found(path, tmp_path / folder)
 
 
-def test_comfyui_is_told_of_what_is_elsewhere(settings, tmp_path):
-    """By a file in its own format, and by links under the workflow's names."""
-    place = cache(settings)
-    config = locate.write_config(settings, tmp_path / "scratch")
-    volume, links = json.loads(config.read_text()).values()
-    assert volume == {"checkpoints": "checkpoints", "base_path": str(tmp_path / "volume")}
-    assert Path(links["base_path"], links["checkpoints"], FILE.name).resolve() == place
-
-
-def test_nothing_elsewhere_is_nothing_told(tmp_path):
-    """The usual case needs no file."""
-    settings = Settings(weights_dirs="", hf_cache_dir=tmp_path / "none")
-    assert locate.write_config(settings, tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_broken_list_hides_no_volume(settings, tmp_path):
-    """models.txt with a fault only means that the cache is not looked at."""
-    cache(settings)
+def test_a_faulty_list_does_not_hide_a_volume(settings, tmp_path):
+    """A fault in models.txt only means that the cache is not searched."""
+    write_to_cache(settings)
     settings.models_file.write_text("nonsense")
     assert locate.cached(settings) == {}
     write(tmp_path / "volume" / "checkpoints" / FILE.name)
     assert locate.find(FILE, settings) is not None
 
 
-def test_every_file_of_our_list_can_come_from_the_cache():
-    """Each first address in manifest.txt is one that the cache's layout is known for."""
-    from handler.weights import manifest
+def test_a_folder_that_may_not_be_entered_is_skipped(settings, tmp_path, monkeypatch):
+    """pathlib raises PermissionError for it."""
+    volume = tmp_path / "volume"
+    path = write(tmp_path / "models" / "checkpoints" / FILE.name)
+    stat = type(volume).stat
 
-    entries = manifest.read(Settings().models_file)
-    assert all(locate.HUB_URL.fullmatch(entry.urls[0]) for entry in entries)
+    def refuse(self, **options):
+        if self.is_relative_to(volume):
+            raise PermissionError(13, "Permission denied")
+        return stat(self, **options)
+
+    monkeypatch.setattr(type(volume), "stat", refuse)
+    assert locate.volumes(settings) == []
+    assert locate.find(FILE, settings) == Found(path, tmp_path / "models")
