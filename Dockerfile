@@ -36,10 +36,11 @@ RUN scripts/setup --no-bytecode
 
 FROM environments AS weights
 ARG MODELS=sdxl
-# A mirror of the Hugging Face hub
+# Optional: a mirror of the Hugging Face hub. It does not get HF_TOKEN.
 ARG HF_ENDPOINT
 COPY models models
 COPY models.txt ./
+# Only what `models` needs, so that other changes of our code do not download the weights again.
 COPY handler/__init__.py handler/errors.py handler/settings.py handler/
 COPY handler/workflow handler/workflow
 COPY handler/weights handler/weights
@@ -53,6 +54,8 @@ RUN --mount=type=secret,id=HF_TOKEN \
         none) rm -rf models && mkdir models ;; \
         *) echo "MODELS must be sdxl, tiny or none, got $MODELS" >&2; exit 2 ;; \
     esac \
+    && rm -f models/.fetch.lock \
+    # Without times of the build, the same weights are the same layer.
     && find models -exec touch -h -d @0 {} +
 
 FROM base

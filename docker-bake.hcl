@@ -3,7 +3,7 @@
 variable "REPOSITORY" { default = "layerdiffuse-alpha" }
 variable "TAG" { default = "latest" }
 variable "BASE_IMAGE" { default = "debian:bookworm-slim" }
-variable "HF_ENDPOINT" { default = "https://huggingface.co" }
+variable "HF_ENDPOINT" { default = "https://huggingface.co" } # or a mirror, which does not get HF_TOKEN
 
 group "default" { targets = ["worker"] }
 
@@ -12,7 +12,7 @@ target "common" {
   args = { BASE_IMAGE = BASE_IMAGE }
 }
 
-# SDXL's weights baked in: for GPU workers.
+# Includes SDXL's weights, for GPU workers. HF_TOKEN is passed as a build secret if it is set.
 target "worker" {
   inherits = ["common"]
   args = { MODELS = "sdxl", HF_ENDPOINT = HF_ENDPOINT }
@@ -20,14 +20,14 @@ target "worker" {
   secret = ["type=env,id=HF_TOKEN,env=HF_TOKEN"]
 }
 
-# The tiny model baked in: answers on a CPU.
+# Includes the tiny model, which runs on a CPU.
 target "worker-tiny" {
   inherits = ["common"]
   args = { MODELS = "tiny" }
   tags = ["${REPOSITORY}:${TAG}-tiny"]
 }
 
-# No weights: they come from a network volume.
+# Without weights, which a network volume or a Hugging Face cache has.
 target "worker-slim" {
   inherits = ["common"]
   args = { MODELS = "none" }

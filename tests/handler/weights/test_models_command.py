@@ -1,6 +1,8 @@
 """The commands `models fetch | verify | list`."""
 
 import hashlib
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +105,23 @@ def test_a_faulty_list_exits_with_2(run, tmp_path):
     (tmp_path / "models.txt").write_text("[sdxl]\nx\n")
     result = run("list")
     assert (result.exit_code, "line 2" in result.stderr) == (2, True)
+
+
+def test_the_image_s_weight_stage_copies_all_that_models_needs(tmp_path):
+    """The command runs in a folder that has only what the Dockerfile copies there; the files are missing."""
+    stage = re.search(r"AS weights\n(.*?)^FROM ", (ROOT / "Dockerfile").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    for sources, target in re.findall(r"^COPY (.+) (\S+)$", stage[1], re.MULTILINE):
+        for source in map(ROOT.joinpath, sources.split()):
+            copy = tmp_path / target / (source.name if target.endswith("/") else "")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "[!t]*.safetensors"))
+            else:
+                shutil.copy(source, copy)
+    command = [sys.executable, "-m", "handler.cli.models", "verify", "sdxl"]
+    environment = {"PATH": os.environ["PATH"], "WEIGHTS_DIRS": "/nowhere", "HF_CACHE_DIR": "/nowhere"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.count("failed: missing")) == (1, 3), result.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
