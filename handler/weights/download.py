@@ -1,8 +1,7 @@
 """Downloads the files of models.txt into the models folder, several at a time.
 
-Our own code, although hub URLs are what huggingface_hub is for: version 2.4.0 starts a file from zero after Ctrl-C
-or a kill (a new temporary name for each run, deleted at the end), sends HF_TOKEN to whatever HF_ENDPOINT names, only
-accepts mirrors that send the hub's headers, and accepts a corrupted file of the right size.
+Not by huggingface_hub, which loses a partial download when it is stopped and sends HF_TOKEN to mirrors, among other
+things (docs/models.md).
 """
 
 import contextlib
