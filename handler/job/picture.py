@@ -47,5 +47,6 @@ class Outcome:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Returns the outcome that `to_json` described."""
-        return cls(**stored)
+        """Returns the outcome that `to_json` described; before 0.2.0, `random_values` was stored as `drawn`."""
+        renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
+        return cls(**renamed)

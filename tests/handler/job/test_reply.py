@@ -85,3 +85,9 @@ def test_an_outcome_survives_storage():
     picture = Picture(b"png", "alpha_1_abcdef.png", {"seed": 7}, {"seconds": {"total": 1.5}})
     outcome = Outcome.of(picture, None)
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+def test_an_outcome_stored_by_an_older_version_is_read():
+    """It has the old name of one field."""
+    stored = {"filename": "alpha_1_abcdef.png", "drawn": {"seed": 7}, "info": {}, "url": None}
+    assert Outcome.from_json(stored) == Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, None)
