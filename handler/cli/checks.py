@@ -135,8 +135,8 @@ def _weight(settings: Settings, file: ModelFile) -> Finding:
         return Finding(Severity.WRONG, str(file), "not a complete safetensors file", remedy)
     if size_bytes != expected_bytes:
         return Finding(Severity.WRONG, str(file), f"has {size_bytes} bytes, its header says {expected_bytes}", remedy)
-    where = "" if path.is_relative_to(settings.models_dir) else f", in {path.parent}"
-    return Finding(Severity.OK, str(file), f"{size_bytes / 1e6:,.1f} MB, {len(tensors)} tensors{where}")
+    place = "" if path.is_relative_to(settings.models_dir) else f", in {path.parent}"
+    return Finding(Severity.OK, str(file), f"{size_bytes / 1e6:,.1f} MB, {len(tensors)} tensors{place}")
 
 
 def _patch(settings: Settings, workflow: Workflow) -> Finding:
@@ -173,16 +173,16 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         Severity.NOTE if remedy else Severity.OK, "disk", f"{free_bytes / 1e9:.1f} GB free for DATA_DIR", remedy
     )
-    where = f"{settings.listen_host}:{settings.port}"
+    address = f"{settings.listen_host}:{settings.port}"
     try:
         with socket.create_server((settings.listen_host, settings.port)):
-            yield Finding(Severity.OK, "address", f"{where} is free")
+            yield Finding(Severity.OK, "address", f"{address} is free")
     except OSError as exc:
         remedy = "stop the program that uses it, or set PORT; fine if it is this server"
-        yield Finding(Severity.NOTE, "address", f"{where} cannot be used: {exc.strerror}", remedy)
+        yield Finding(Severity.NOTE, "address", f"{address} cannot be used: {exc.strerror}", remedy)
     if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
         yield Finding(
-            Severity.WRONG, "API_KEYS", f"not set, and {where} can be reached from other machines", "set API_KEYS"
+            Severity.WRONG, "API_KEYS", f"not set, and {address} can be reached from other machines", "set API_KEYS"
         )
 
 

@@ -128,7 +128,7 @@ class ComfyProcess:
                 child = _start(self._settings, port, Path(scratch.name))
                 undo.pop_all()
         except FileNotFoundError as exc:
-            raise ComfyUnavailable("ComfyUI is not installed where COMFYUI_DIR says") from exc
+            raise ComfyUnavailable("ComfyUI is not installed in COMFYUI_DIR") from exc
         except OSError as exc:
             raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
         self._starts += 1
