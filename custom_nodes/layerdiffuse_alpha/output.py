@@ -21,10 +21,10 @@ PNG_FORMAT = struct.pack(">I", 2)
 
 
 class SaveAlphaImageWebsocket:
-    """Sends each RGBA picture as a PNG over the websocket and reports what its alpha is like.
+    """Sends each RGBA picture as a PNG over the websocket and reports its alpha.
 
-    The `executed` message and the history carry, one entry a picture:
-    `{"alpha": [{"transparent", "opaque", "mean", "width", "height", "size_bytes"}]}`.
+    The `executed` message and the history carry, one entry per picture:
+    `{"alpha": [{…, "width", "height", "size_bytes"}]}` with the fields of `png.AlphaStatistics`.
     """
 
     RETURN_TYPES = ()
@@ -62,7 +62,7 @@ class SaveAlphaImageWebsocket:
         prompt: Mapping[str, Any] | None = None,
         extra_pnginfo: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Raises ValueError where a picture has no alpha channel or values that are not finite."""
+        """Raises ValueError if a picture has no alpha channel or values that are not finite."""
         if images.shape[-1] != 4:
             raise ValueError(f"images have {images.shape[-1]} channels, expected 4 (red, green, blue, alpha)")
         server = PromptServer.instance

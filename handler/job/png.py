@@ -6,7 +6,7 @@ PNG: W3C Portable Network Graphics, third edition, sections 5 (chunks) and 11.2.
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from handler.errors import BadPicture, NotTransparent
@@ -25,11 +25,25 @@ TRANSPARENT_SHARE = 0.999
 
 @dataclass(frozen=True)
 class Alpha:
-    """Share of pixels with alpha under 0.02, share over 0.98, and mean alpha; each in [0, 1]."""
+    """What the output node reports of a picture's alpha, each in [0, 1].
+
+    Attributes:
+        transparent: share of pixels with alpha under 0.02.
+        under_half: share of pixels with alpha under 0.5.
+        opaque: share of pixels with alpha over 0.98.
+        border_transparent: share of the outermost rows' and columns' pixels with alpha under 0.05.
+        mean: mean alpha.
+        minimum: smallest alpha.
+        maximum: largest alpha.
+    """
 
     transparent: float
+    under_half: float
     opaque: float
+    border_transparent: float
     mean: float
+    minimum: float
+    maximum: float
 
 
 def check_png(png: bytes, width: int, height: int) -> None:
@@ -53,19 +67,20 @@ def alpha_of(output: Mapping[str, Any]) -> Alpha:
     """Returns the alpha statistics that the output node reported, if the picture is truly transparent.
 
     Args:
-        output: `{"alpha": [{"transparent", "opaque", "mean", …}]}`, from the node's `executed` message.
+        output: `{"alpha": [{…}]}` with at least the fields of Alpha, from the node's `executed` message.
 
     Raises:
         BadPicture: the report is missing or malformed.
         NotTransparent: the picture is opaque or empty.
     """
     match output:
-        case {"alpha": [{"transparent": transparent, "opaque": opaque, "mean": mean}]} if all(
-            isinstance(value, float | int) and 0 <= value <= 1 for value in (transparent, opaque, mean)
-        ):
-            statistics = Alpha(transparent, opaque, mean)
+        case {"alpha": [dict(report)]}:
+            values = [report.get(field.name) for field in fields(Alpha)]
         case _:
-            raise BadPicture("the output node did not report the picture's alpha")
+            values = [None]
+    if not all(isinstance(value, float | int) and 0 <= value <= 1 for value in values):
+        raise BadPicture("the output node did not report the picture's alpha")
+    statistics = Alpha(*values)
     if statistics.opaque >= OPAQUE_SHARE:
         raise NotTransparent(f"picture is opaque: {statistics.opaque:.1%} of its pixels have alpha over 0.98")
     if statistics.transparent >= TRANSPARENT_SHARE:

@@ -1,14 +1,22 @@
 import struct
 import zlib
+from dataclasses import fields
 
 import pytest
 
 from handler.errors import BadPicture, NotTransparent
 from handler.job.png import SIGNATURE, Alpha, _chunks, alpha_of, check_png, recompress
 
+OTHERS = {"under_half": 0.5, "border_transparent": 0.25, "mean": 0.5, "minimum": 0.0, "maximum": 1.0}
 
-def report(transparent, opaque, mean=0.5):
-    return {"alpha": [{"transparent": transparent, "opaque": opaque, "mean": mean, "width": 64}]}
+
+def report(transparent, opaque, **others):
+    return {"alpha": [{"transparent": transparent, "opaque": opaque, **OTHERS, **others, "width": 64}]}
+
+
+def without(name):
+    (entry,) = report(0.4, 0.3)["alpha"]
+    return {"alpha": [{key: value for key, value in entry.items() if key != name}]}
 
 
 def pixels(png):
@@ -56,9 +64,9 @@ def test_no_changed_byte_is_accepted(make_png):
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (report(0.4, 0.3), Alpha(0.4, 0.3, 0.5)),
-        (report(0, 0.99), Alpha(0, 0.99, 0.5)),
-        (report(0.998, 0), Alpha(0.998, 0, 0.5)),
+        (report(0.4, 0.3), Alpha(transparent=0.4, opaque=0.3, **OTHERS)),
+        (report(0, 0.99), Alpha(transparent=0, opaque=0.99, **OTHERS)),
+        (report(0.998, 0), Alpha(transparent=0.998, opaque=0, **OTHERS)),
     ],
 )
 def test_a_transparent_picture_has_statistics(output, expected):
@@ -90,6 +98,9 @@ def test_an_opaque_or_an_empty_picture_is_an_error(output, reason):
         {"images": []},
         report("0.4", 0.3),
         report(float("nan"), 0.3),
+        report(0.4, 0.3, minimum=-0.1),
+        report(0.4, 0.3, maximum=1.1),
+        *(without(field.name) for field in fields(Alpha)),
     ],
 )
 def test_a_picture_without_a_report_is_an_error(output):
