@@ -74,18 +74,19 @@ def alpha_of(output: Mapping[str, Any]) -> Alpha:
         NotTransparent: the picture is opaque or empty.
     """
     match output:
-        case {"alpha": [dict(report)]}:
-            values = [report.get(field.name) for field in fields(Alpha)]
+        case {"alpha": [dict(report)]} if all(_is_share(report.get(field.name)) for field in fields(Alpha)):
+            statistics = Alpha(**{field.name: report[field.name] for field in fields(Alpha)})
         case _:
-            values = [None]
-    if not all(isinstance(value, float | int) and 0 <= value <= 1 for value in values):
-        raise BadPicture("the output node did not report the picture's alpha")
-    statistics = Alpha(*values)
+            raise BadPicture("the output node did not report the picture's alpha")
     if statistics.opaque >= OPAQUE_SHARE:
         raise NotTransparent(f"picture is opaque: {statistics.opaque:.1%} of its pixels have alpha over 0.98")
     if statistics.transparent >= TRANSPARENT_SHARE:
         raise NotTransparent(f"picture is empty: {statistics.transparent:.1%} of its pixels have alpha under 0.02")
     return statistics
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float | int) and 0 <= value <= 1
 
 
 def recompress(png: bytes) -> bytes:
