@@ -1,5 +1,6 @@
 """`layerdiffuse-alpha worker`: the RunPod worker."""
 
+import argparse
 import json
 import logging
 import os
@@ -27,22 +28,23 @@ def worker(context: typer.Context) -> None:
     """Takes jobs from RunPod, or one from --test_input, or serves the SDK's local API (--rp_serve_api)."""
     settings = terminal.settings()
     logs.configure(settings.log_level)
-    # By default the SDK logs each reply in full.
-    os.environ.setdefault("RUNPOD_LOG_LEVEL", os.environ.get("RUNPOD_DEBUG_LEVEL", "WARN"))
-    import runpod.serverless  # takes 2 s, which other commands need not spend
-
-    sdk_arguments, _ = runpod.serverless.parser.parse_known_args(context.args)
-    is_test = sdk_arguments.test_input is not None
+    arguments = _sdk_arguments(context.args)
+    is_test = arguments.test_input is not None
     if is_test:
-        _check_test_input(sdk_arguments.test_input)
-    elif not sdk_arguments.rp_serve_api and not any(map(os.environ.get, JOB_SOURCES)):
+        _check_test_input(arguments.test_input)
+    elif not arguments.rp_serve_api and not any(map(os.environ.get, JOB_SOURCES)):
         fail(
             "no jobs to take: pass --test_input or --rp_serve_api; on RunPod, RUNPOD_WEBHOOK_GET_JOB is set", EXIT_USAGE
         )
-    sys.argv = [sys.argv[0], *context.args]
     with ComfyProcess(settings) as comfyui:
         generator = Generator(profiles.load(settings), comfyui, settings)
         handle = serverless.make_handler(Runner(generator, Buckets(settings)), settings)
+        # By default the SDK logs each reply in full.
+        os.environ.setdefault("RUNPOD_LOG_LEVEL", os.environ.get("RUNPOD_DEBUG_LEVEL", "WARN"))
+        sys.argv = [sys.argv[0], *context.args]
+        import runpod.serverless  # takes 2 s, which wrong use need not wait for
+
+        runpod.serverless.parser.parse_known_args(context.args)  # a wrong argument ends the program here
         if is_test:
             results: list[dict[str, Any]] = []
             try:
@@ -56,6 +58,14 @@ def worker(context: typer.Context) -> None:
         except GenerationError as exc:  # the jobs will fail with the same reason
             log.error("not ready for jobs", extra={"code": exc.code, "reason": exc.message})  # noqa: TRY400
         runpod.serverless.start({"handler": handle})
+
+
+def _sdk_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Returns the two arguments of the SDK that this program acts on too; the SDK parses all of them again."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--test_input")
+    parser.add_argument("--rp_serve_api", action="store_true")
+    return parser.parse_known_args(arguments)[0]
 
 
 def _check_test_input(text: str) -> None:

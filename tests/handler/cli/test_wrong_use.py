@@ -1,0 +1,64 @@
+"""Wrong arguments and settings of the command line; the commands run in this process."""
+
+import logging
+import signal
+import sys
+
+import pytest
+
+from handler.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the program: `run(arguments, environment)` returns its exit status and what it printed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(arguments, environment):
+        for name, value in {"PROFILE": "tiny", "DEVICE": "cpu", **environment}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["layerdiffuse-alpha", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            main.main()
+        return exited.value.code, *capsys.readouterr()
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        (["worker", "--test_input", "{"], {}, "--test_input is not JSON"),
+        (["worker", "--test_input", "[]"], {}, "must be an object with an"),
+        (["worker", "--test_input", '{"prompt": "x"}'], {}, "must be an object with an"),
+        (["worker"], {}, "no jobs to take"),
+        (["worker", "--rp_serve_api", "--rp_api_port", "x"], {}, "--rp_api_port: invalid int value: 'x'"),
+        (["worker"], {"START_TIMEOUT_S": "soon"}, "START_TIMEOUT_S: Input should be a valid number"),
+        (["worker", "--rp_serve_api"], {"WORKFLOW": "absent"}, "workflow_invalid: absent.json cannot be read"),
+        (["generate", "-o", "/no/such/folder/x.png"], {}, "/no/such/folder/x.png cannot be written: No such file"),
+        (["generate", "-o", "/proc/x.png"], {}, "/proc/x.png cannot be written"),
+        (["generate", "-o", "/tmp"], {}, "/tmp is a folder"),
+        (["generate", "x", "--seed", "-1"], {}, "invalid_input: seed must be an integer from 0"),
+        (["generate", ""], {}, "invalid_input: prompt must be a string of 1 to 4000"),
+        (["worker", "--test_input", '{"input": null}'], {}, "must be an object with an"),
+        (["worker", "--test_input", "[" * 100_000], {}, "--test_input is not JSON"),
+        (
+            ["generate", "x", "-o", "/tmp/x.png"],
+            {"COMFYUI_DIR": "/nowhere"},
+            "comfyui_unavailable: ComfyUI is not installed",
+        ),
+        (["generate", "--steps", "3"], {}, "No such option"),
+    ],
+)
+def test_wrong_use_is_an_error_message(run, arguments, environment, reason):
+    """Wrong arguments and settings end the program with a reason and without a traceback."""
+    status, out, err = run(arguments, environment)
+    assert status in (1, 2)
+    assert reason in err
+    assert "Traceback" not in err + out
