@@ -43,7 +43,7 @@ def test_the_page_is_whole_and_needs_nothing_else(report):
     assert page.count('src="data:image/png;base64,') == 5
     assert not re.search(r"https?:|<link|<script", page)
     assert "&lt;script&gt;" in page
-    assert "1 of 1 as stored, profile tiny" in page
+    assert "1 of 1 pictures are the same, profile tiny" in page
 
 
 def test_what_differs_comes_first(report):
@@ -51,7 +51,7 @@ def test_what_differs_comes_first(report):
     different = outcome(report, got=png("blue"), same=False, words="colour: mean 170.000")
     page = report.page([outcome(report), different], "tiny")
     assert page.index('class="different"') < page.index('class="same"')
-    assert "1 of 2 as stored" in page
+    assert "1 of 2 pictures are the same" in page
 
 
 @pytest.mark.parametrize(

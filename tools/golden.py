@@ -36,11 +36,11 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The result of one case.
 
     Attributes:
-        got: the picture, or none where the job failed.
-        expected: the stored picture, or none where there is none yet.
+        got: the new picture; None if the job failed.
+        expected: the stored picture; None if there is none yet.
         words: how they compare, for people.
     """
 
@@ -52,9 +52,9 @@ class Outcome:
 
 
 def main() -> int:
-    """Exit status: 0 when all pictures are as stored, or have been renewed."""
+    """Returns the exit status: 0 if all pictures are the same, or have been updated."""
     parser = argparse.ArgumentParser(prog="scripts/golden", description=__doc__)
-    parser.add_argument("--update", action="store_true", help="store the new pictures as the expected ones")
+    parser.add_argument("--update", action="store_true", help="accept the new pictures")
     parser.add_argument("--profile", default=golden.STORED_PROFILE, help="tiny, or sdxl on a machine with its weights")
     parser.add_argument("--report", type=Path, default=ROOT / "golden.html", help="the HTML file to write")
     options = parser.parse_args()
@@ -96,10 +96,10 @@ def compare(generator: Generator, case: golden.Case, profile: str, scale: int) -
     try:
         got = generator.generate(generator.parse(case.sized_for(scale)), Deadline(TIMEOUT_S)).png
         if expected is None:
-            return Outcome(case, got, None, same=False, words="nothing is stored to compare with")
+            return Outcome(case, got, None, same=False, words="no stored picture to compare with")
         pictures = golden.pixels(expected), golden.pixels(got)
         words = "; ".join(
-            f"{name}: mean {found.mean:.3f}, largest {found.largest}, far off {found.far_share:.2%}"
+            f"{name}: mean {found.mean:.3f}, largest {found.largest}, far apart {found.far_share:.2%}"
             for name, found in golden.differences(*pictures).items()
         )
         return Outcome(case, got, expected, golden.are_same(*pictures), words)
@@ -108,7 +108,7 @@ def compare(generator: Generator, case: golden.Case, profile: str, scale: int) -
 
 
 def default_width(workflow: profiles.Workflow) -> int:
-    """Returns the width of a picture that nobody gave a size."""
+    """Returns the width of a picture if the request does not set it."""
     return workflow.size(workflow.render({}))[0]
 
 
@@ -116,11 +116,12 @@ def page(outcomes: list[Outcome], profile: str) -> str:
     """Returns the report: a row for each case, those that differ first."""
     rows = "\n".join(row(outcome) for outcome in sorted(outcomes, key=lambda outcome: outcome.same))
     same = sum(outcome.same for outcome in outcomes)
-    summary = f"{same} of {len(outcomes)} as stored, profile {profile}"
+    summary = f"{same} of {len(outcomes)} pictures are the same, profile {profile}"
     tolerance = golden.TOLERANCE
     rule = (
-        f"The same: the mean difference is at most {tolerance.mean}/255, and at most {tolerance.far_share:.1%} of the "
-        f"samples differ by more than {tolerance.far}/255; alpha by itself, and colour multiplied with alpha."
+        f"Two pictures are the same if their mean difference is at most {tolerance.mean}/255 and at most "
+        f"{tolerance.far_share:.1%} of the samples differ by more than {tolerance.far}/255, in alpha and in colour "
+        f"multiplied by alpha."
     )
     return PAGE.substitute(summary=html.escape(summary), rule=html.escape(rule), rows=rows, amplified=AMPLIFIED)
 

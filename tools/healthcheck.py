@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exit status 0 if the ComfyUI that the worker started answers; for Docker's HEALTHCHECK. Standard library only."""
+"""Docker's HEALTHCHECK: exits with 0 if the worker's ComfyUI answers. Standard library only."""
 
 import sys
 import urllib.request
@@ -10,11 +10,11 @@ TIMEOUT_S = 5
 
 
 def port():
-    """Returns the port of the ComfyUI that runs here, or None."""
+    """Returns the port of the running ComfyUI, or None."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = path.read_bytes().split(b"\0")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has just ended
             continue
         if any(argument.endswith(MAIN) for argument in arguments) and b"--port" in arguments:
             return int(arguments[arguments.index(b"--port") + 1])
@@ -25,7 +25,7 @@ def main():
     """Returns the exit status."""
     found = port()
     if found is None:
-        print("ComfyUI does not run")
+        print("ComfyUI is not running")
         return 1
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,9 +1,10 @@
-"""Builds the three images, starts them, sends jobs, and looks at what they leave; with Docker, or with buildah instead.
+"""Builds the three images, starts them, sends jobs and checks what they write, with Docker or with buildah.
 
-With buildah, no registry is needed: the base is made by debootstrap. Both must be installed, and this must be root.
+With buildah, no registry is needed, because debootstrap makes the base image. Both must be installed, and this program
+must run as root.
 
-The SDXL image is built from a mirror on this machine that has the tiny model's weights under the names of SDXL's:
-all but the weights themselves is tried.
+The SDXL image downloads its weights from a local mirror, which serves the tiny model's files under SDXL's names. So
+everything except the weights themselves is tested.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from handler.weights import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "localhost/layerdiffuse-alpha-test"
-BASE = "localhost/debian-bookworm"  # what buildah takes as the base, made where it is not there
+BASE = "localhost/debian-bookworm"  # buildah's base image, made if it does not exist
 REQUEST = {"prompt": "a red apple", "seed": 7}
 SIZE = (128, 128)  # of the tiny model
 SDXL_SIZE = (512, 512)  # the smallest of the SDXL profile
@@ -45,15 +46,19 @@ STAND_INS = {
     "layer_model/layer_xl_transparent_attn.safetensors": "layer_model/tiny_transparent_attn.safetensors",
     "layer_model/vae_transparent_decoder.safetensors": "layer_model/tiny_transparent_decoder.safetensors",
 }
-MODELS = {"worker": "sdxl", "worker-tiny": "tiny", "worker-slim": "none"}  # of the bake file, which buildah cannot read
+MODELS = {
+    "worker": "sdxl",
+    "worker-tiny": "tiny",
+    "worker-slim": "none",
+}  # as in the bake file, which buildah cannot read
 VOLUME = "/runpod-volume/models"
 WRITABLE = ("/tmp", "/data", "/proc", "/sys", "/dev", "/run", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")  # noqa: S108
 FIRST_ANSWER_S = 20
 STOP_S = 10
 REBUILT_BYTES = 5_000_000
-OTHER_WEIGHTS_BYTES = 250_000_000  # the worker's own environment, which lies above the weights
+OTHER_WEIGHTS_BYTES = 250_000_000  # the worker's own environment, a layer above the weights
 CHANGED = Path("handler", "__init__.py")
-SMALL_BYTES = 1_000_000  # of an image's descriptions; layers that are no larger are looked at in vain
+SMALL_BYTES = 1_000_000  # maximum size of a manifest or config; layers of that size are read for nothing
 
 Layers = list[tuple[str, int, str]]
 
@@ -61,25 +66,25 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Failed(Exception):
-    """The image does not do what it must."""
+    """A check failed."""
 
 
 class Engine(Protocol):
-    """What builds images and runs containers."""
+    """Builds images and runs containers."""
 
     has_processes_of_its_own: bool
 
     def build(self, context: Path, target: str, **arguments: str) -> None:
-        """Builds NAME from the folder, as the bake file says of the target but for these build arguments."""
+        """Builds NAME from the folder as the bake file describes the target, with these build arguments changed."""
 
     def layers(self) -> Layers:
-        """Returns digest, size in bytes and origin of each layer, the lowest first."""
+        """Returns digest, size in bytes and origin of each layer, from the lowest to the highest."""
 
     def start(self, *command: str, volume: Path | None = None, **environment: str) -> "subprocess.Popen[str]":
         """Starts a new container with the image's own entry point and this command; the volume has weights."""
 
     def inside(self, *command: str) -> str:
-        """Returns what a command in the container prints, run as the container's user."""
+        """Runs a command in the container, as its user, and returns what it prints."""
 
     def stop(self) -> None:
         """Sends the stop signal."""
@@ -106,7 +111,7 @@ class Docker:
         options = [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
         options += [f"--secret={secret}" for secret in baked.get("secret", [])]
         options += [f"--platform={platform}" for platform in baked["platforms"]]
-        # The network of the host: the mirror is on this machine.
+        # The host's network, because the mirror runs on this machine.
         _run("docker", "buildx", "build", "--load", "--network", "host", *options, "--tag", NAME, str(context))
 
     def layers(self) -> Layers:
@@ -141,7 +146,7 @@ class Docker:
 
 
 class Buildah:
-    """buildah with chroot isolation, as root, for machines without an engine or a registry."""
+    """buildah with chroot isolation, as root, for machines without Docker or a registry."""
 
     has_processes_of_its_own = False
 
@@ -168,7 +173,7 @@ class Buildah:
         self.remove()
         self._container = _output("buildah", "from", "--pull-never", NAME).strip()
         config = json.loads(_output("buildah", "inspect", self._container))["OCIv1"]["config"]
-        time.sleep(1)  # so that what is written from now on is newer than the marker
+        time.sleep(1)  # so that files written from now on are newer than the marker
         self._marker = time.time()
         whole = [*config["Entrypoint"], *(command or config["Cmd"])]
         return _started(["buildah", "run", *_run_options(volume, environment), self._container, "--", *whole])
@@ -205,8 +210,8 @@ class Buildah:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/image-test", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="leave the last image")
-    parser.add_argument("--base", metavar="IMAGE", help="with Docker: in place of debian:bookworm-slim")
+    parser.add_argument("--keep", action="store_true", help="keep the last image")
+    parser.add_argument("--base", metavar="IMAGE", help="base image instead of debian:bookworm-slim, with Docker only")
     options = parser.parse_args()
     engine: Engine = Docker(options.base) if _succeeds("docker", "info") else Buildah()
     try:
@@ -250,7 +255,7 @@ def _try_tiny(engine: Engine, context: Path) -> Layers:
 
 def _try_slim(engine: Engine, context: Path, layers: Layers) -> None:
     _build(engine, context, "worker-slim")
-    _check_sent(engine, layers, OTHER_WEIGHTS_BYTES, "the image without weights, beside the tiny one,")
+    _check_sent(engine, layers, OTHER_WEIGHTS_BYTES, "the image without weights, on top of the tiny one,")
     _job_by_test_input(engine, REQUEST, SIZE, volume=ROOT / "models")
 
 
@@ -280,7 +285,7 @@ def _job_by_test_input(
 ) -> None:
     container = engine.start("worker", "--test_input", json.dumps({"input": request}), volume=volume)
     printed, _ = container.communicate(timeout=120)
-    _check(container.returncode == 0, f"--test_input exits with {container.returncode}")
+    _check(container.returncode == 0, f"--test_input exited with {container.returncode}")
     output = json.loads(printed.splitlines()[-1])["output"]
     _check_picture(base64.b64decode(output["image_base64"]), size, "through RunPod's SDK")
 
@@ -291,7 +296,7 @@ def _job_by_http(engine: Engine) -> None:
     url = "http://127.0.0.1:18000"
     while not _answers(f"{url}/ping"):
         if container.poll() is not None or time.monotonic() - started_s > 120:
-            raise Failed("serve does not answer")
+            raise Failed("serve did not answer within 120 s, or ended")
         time.sleep(0.1)
     job = requests.post(f"{url}/v2/test/runsync", json={"input": REQUEST}, timeout=120).json()
     seconds = time.monotonic() - started_s
@@ -301,7 +306,7 @@ def _job_by_http(engine: Engine) -> None:
     if engine.has_processes_of_its_own:
         _check(engine.inside("cat", "/proc/1/comm").strip() == "tini", "process 1 is tini")
     engine.inside("python3", "/app/tools/healthcheck.py")
-    _report("healthcheck", "good")
+    _report("healthcheck", "ok")
     versions = engine.inside(
         "/app/.comfyui/venv/bin/python", "-c", "import xformers, torch; print(xformers.__version__)"
     )
@@ -311,17 +316,17 @@ def _job_by_http(engine: Engine) -> None:
     try:
         container.wait(60)
     except subprocess.TimeoutExpired:
-        raise Failed("does not end 60 s after SIGTERM") from None
+        raise Failed("still running 60 s after SIGTERM") from None
     seconds = time.monotonic() - started_s
-    _check(seconds < STOP_S, f"SIGTERM ends it in {seconds:.1f} s, exit status {container.returncode}")
+    _check(seconds < STOP_S, f"ended {seconds:.1f} s after SIGTERM, exit status {container.returncode}")
     odd = [path for path in engine.changed() if not path.startswith(WRITABLE)]
-    _check(not odd, f"nothing is written outside /tmp and /data {odd[:5] or ''}")
+    _check(not odd, f"files written outside /tmp and /data: {odd[:5] or 'none'}")
 
 
 def _check_sent(engine: Engine, layers: Layers, most_bytes: int, what: str) -> None:
     known = {digest for digest, *_ in layers}
     sent_bytes = sum(size for digest, size, _ in engine.layers() if digest not in known)
-    _check(sent_bytes < most_bytes, f"{what} sends {sent_bytes / 1e6:.2f} MB")
+    _check(sent_bytes < most_bytes, f"{what} uploads {sent_bytes / 1e6:.2f} MB")
 
 
 def _check_picture(png: bytes, size: tuple[int, int], way: str) -> None:
@@ -331,8 +336,8 @@ def _check_picture(png: bytes, size: tuple[int, int], way: str) -> None:
 
 def _check(holds: bool, claim: str) -> None:
     if not holds:
-        raise Failed(f"not so: {claim}")
-    _report("so", claim)
+        raise Failed(f"check failed: {claim}")
+    _report("ok", claim)
 
 
 def _report(subject: str, fact: str) -> None:
@@ -348,7 +353,7 @@ def _show(layers: Layers) -> None:
     table = Table("MB", "layer", box=None)
     for _, size, origin in layers:
         table.add_row(f"{size / 1e6:10.1f}", origin.removeprefix("/bin/sh -c ").removeprefix("#(nop) ")[:90])
-    table.add_row(f"{sum(size for _, size, _ in layers) / 1e6:10.1f}", "in all, not compressed")
+    table.add_row(f"{sum(size for _, size, _ in layers) / 1e6:10.1f}", "total, uncompressed")
     console.print(table)
 
 
@@ -360,13 +365,13 @@ def _answers(url: str) -> bool:
 
 
 def _shared() -> list[str]:
-    """Returns what a build needs of a machine that reaches the package indexes in its own way."""
+    """Returns the files that a build needs if this machine reaches package indexes through a proxy of its own."""
     return [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
 
 
 @contextlib.contextmanager
 def _served(folder: Path) -> Iterator[str]:
-    """Serves the folder's files on this machine and yields the address."""
+    """Serves the folder's files on this machine and yields the URL."""
     serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes random weights of SDXL's and LayerDiffuse's shapes and names into a models folder.
 
-The same for the same seed, 7.9 GB, for tests and timings at full size. Random weights prove the
-plumbing, not the art: the pictures they give are abstract. Nothing is done when the files are there.
+7.9 GB, always the same, for tests and timings at full size. Random weights prove the plumbing, not the
+art: their pictures are abstract. If the files already exist, nothing is done.
 """
 
 import argparse
@@ -49,7 +49,7 @@ PATCH_RANK = 256
 PATCHED = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
 DECODER_CHANNELS = [32, 32, 64, 128, 256, 512, 512]
 DECODER_ATTENTION = [False, False, False, False, True, True, True]
-OUTPUT_GAINS = [1.5, 0.5, 0.5, 0.5]  # bring alpha and colour of random weights into [0, 1], most of it
+OUTPUT_GAINS = [1.5, 0.5, 0.5, 0.5]  # bring most of the alpha and colour of random weights into [0, 1]
 
 
 def main() -> int:
@@ -80,7 +80,7 @@ def is_current(record: Path, recipe: str, models: Path) -> bool:
 
 def make():
     """Yields the tensors of checkpoint, patch and decoder by name, fp16, every value finite."""
-    logging.disable(logging.WARNING)  # ComfyUI's remarks on this machine's GPU are for ComfyUI's log
+    logging.disable(logging.WARNING)  # ComfyUI's warnings about this machine's GPU belong in ComfyUI's log
     import comfy.options
 
     comfy.options.enable_args_parsing()
@@ -95,7 +95,7 @@ def make():
         return torch.from_numpy(values).mul_(scale).half()
 
     def value(name, shape):
-        """A fresh value for the parameter: norms and biases neutral, the rest normal with variance 1 / fan-in."""
+        """Returns a new value of the parameter: neutral norms and biases, otherwise normal with variance 1 / fan-in."""
         if name.endswith("bias"):
             return torch.zeros(shape, dtype=torch.float16)
         if len(shape) < 2:

@@ -1,12 +1,12 @@
-"""Writes a checkpoint that has a LayerDiffuse attention or conv patch already in its weights.
+"""Writes a checkpoint whose weights already contain a LayerDiffuse attention or conv patch.
 
-Run as `scripts/merge-patch --checkpoint
-sd_xl_base_1.0.safetensors --patch layer_xl_transparent_attn.safetensors --output FILE`. Each patched
-weight is base + weight x difference, computed in fp32 and rounded once to the checkpoint's dtype; every
-other tensor stays as it is, byte for byte. The metadata entry `layerdiffuse_merged` says what was merged:
-a graph that loads the result must not patch it again.
+Run it as `scripts/merge-patch --checkpoint sd_xl_base_1.0.safetensors
+--patch layer_xl_transparent_attn.safetensors --output FILE`. Each patched weight is base + weight x
+difference, computed in fp32 and rounded once to the checkpoint's dtype. All other tensors are copied
+byte for byte. The metadata entry `layerdiffuse_merged` records what was merged; a graph that loads the
+result must not patch it again.
 
-One tensor is in memory at a time. Nothing has the output's name before it is whole.
+Only one tensor is in memory at a time. The output file appears only when it is complete.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NAMED_FAULTS = 3
 
 
 class Refused(ValueError):
-    """What was asked for would not give the patched model."""
+    """The request would not produce the patched model."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="file to write; must not exist")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the patch (default: 1.0)")
     parser.add_argument("--comfyui", type=Path, default=ROOT / ".comfyui" / "app", help="ComfyUI tree")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", help="where names are looked up")
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder to look names up in")
     options = parser.parse_args(arguments)
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path[:0] = [str(options.comfyui), str(ROOT / "custom_nodes" / "layerdiffuse_alpha")]
@@ -96,9 +96,9 @@ def merge(checkpoint: Path, patch_file: Path, output: Path, weight: float) -> in
     """Writes `output`; returns how many weights the patch changed.
 
     Raises:
-        ValueError: the patch does not fit, is already in the checkpoint, or gives infinite weights.
-        SafetensorError: an input is no safetensors file.
-        OSError: a file cannot be read or written, or there is too little space.
+        ValueError: the patch does not fit, is already in the checkpoint, or would make weights infinite.
+        SafetensorError: an input is not a safetensors file.
+        OSError: a file cannot be read or written, or there is too little disk space.
     """
     from safetensors import safe_open
     from tqdm import tqdm
@@ -144,7 +144,7 @@ def check_request(output: Path, weight: float) -> None:
     if output.suffix != SUFFIX:
         raise Refused(f"output must end in {SUFFIX}, got {output.name}")
     if output.exists():
-        raise FileExistsError(f"{output} exists")
+        raise FileExistsError(f"{output} already exists")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent} is not a folder")
 
@@ -160,7 +160,7 @@ def read_header(path: Path) -> Header:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt"):
-        pass  # has checked all that is taken for granted below: sizes, bounds, no gaps
+        pass  # this checked what the code below assumes: sizes, bounds, no gaps
     with path.open("rb") as file:
         (size,) = HEADER_SIZE.unpack(file.read(HEADER_SIZE.size))
         fields: dict[str, Any] = json.loads(file.read(size))
@@ -187,10 +187,10 @@ def packed_header(header: Header, metadata: dict[str, str]) -> bytes:
 
 
 def landing_places(patch_file: Path, header: Header) -> dict[str, list[str]]:
-    """Returns {checkpoint key: kinds of difference}, after a check that every part of the patch fits.
+    """Returns {checkpoint key: kinds of difference}, after checking that every part of the patch fits.
 
     Raises:
-        ValueError: it does not, or a weight would change its shape or has a dtype that is not summed here.
+        ValueError: it does not, a weight would change its shape, or a weight's dtype is not supported.
     """
     import comfy.options
 
@@ -200,7 +200,7 @@ def landing_places(patch_file: Path, header: Header) -> dict[str, list[str]]:
 
     tensors = read_header(patch_file).tensors
     if not tensors:
-        raise Refused(f"{patch_file.name} holds no tensors")
+        raise Refused(f"{patch_file.name} has no tensors")
     entries = patch.parse({tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors})
     targets = {
         tensor.name.removeprefix(CHECKPOINT_PREFIX): tensor
@@ -214,7 +214,7 @@ def landing_places(patch_file: Path, header: Header) -> dict[str, list[str]]:
         target = targets[key]
         if kind == "diff" and tuple(parts[0].shape) != target.shape:
             shapes = f"{tuple(parts[0].shape)} is larger than the weight of {target.shape}"
-            faults.append(f"{key}: the diff of {shapes}, ComfyUI would take the result for another family")
+            faults.append(f"{key}: the diff of {shapes}; ComfyUI would take the result for another model family")
         if target.dtype not in torch_dtypes():
             faults.append(f"{key}: the weight is {target.dtype}, expected one of {sorted(torch_dtypes())}")
         kinds[target.name].append(kind)
@@ -258,7 +258,7 @@ def torch_dtypes() -> dict[str, Any]:
 
 @contextmanager
 def replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Gives a file that gets the name `output` once everything is on disk; else nothing has that name."""
+    """Yields a file that is renamed to `output` when everything is on disk, and removed if anything fails."""
     part = output.with_name(output.name + ".part")
     try:
         with part.open("wb") as file:
@@ -289,5 +289,5 @@ def sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # ComfyUI's remarks on this machine's GPU are for ComfyUI's log
+    logging.disable(logging.WARNING)  # ComfyUI's warnings about this machine's GPU belong in ComfyUI's log
     sys.exit(main())

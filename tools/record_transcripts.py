@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Records what the real ComfyUI says for some graphs into tests/handler/comfyui/transcripts/, one JSON file a case.
+"""Records what the real ComfyUI answers to some graphs, as tests/handler/comfyui/transcripts/<case>.json.
 
-Run after a change of ComfyUI's version: `.venv/bin/python tools/record_transcripts.py`, then look at the
-difference. Frames are kept as they came, with their time; this machine's folder is replaced.
+Run it after changing ComfyUI's version: `.venv/bin/python tools/record_transcripts.py`, then look at the
+diff. Frames are stored as they arrived, with their time. The path of this folder is replaced.
 """
 
 import base64
@@ -98,7 +98,7 @@ def record(address, graph, output_node, interrupt):
 
 
 def follow(socket, prompt_id, started_s, address, interrupt):
-    """Yields the frames of one run; interrupts it, if so asked, at the first `progress` message."""
+    """Yields the frames of one run; if `interrupt` is set, interrupts it at the first `progress` message."""
     over = False
     while not over:
         opcode, payload = socket.recv_data()

@@ -189,7 +189,7 @@ def too_much_for_fp16(tensors):
         (wrong_shape, "1 of 56 entries"),
         (foreign_name, "unet.weight is not <model key>"),
         (padded_input_conv, "the diff of (64, 8, 3, 3) is larger than the weight of (64, 4, 3, 3)"),
-        (nothing, "wrong.safetensors holds no tensors"),
+        (nothing, "wrong.safetensors has no tensors"),
         (too_much_for_fp16, "is not finite in F16 after merging"),
     ],
 )
