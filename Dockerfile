@@ -1,7 +1,7 @@
-# The worker as an image: ComfyUI, node packs, weights and our code. docs/deploy.md says how to use it.
+# The worker as an image: ComfyUI, node packs, weights and our code (docs/docker.md, docs/deploy.md).
 #
-# MODELS: sdxl (fetched and checked by models.txt), tiny (no GPU needed), none (weights from a volume).
-# Stages are ordered by how rarely they change, so that a change of our code moves kilobytes.
+# MODELS: sdxl (downloaded and verified with models.txt), tiny (no GPU needed), none (weights from a volume).
+# Layers that rarely change come first, so that a change in our code uploads only kilobytes.
 
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -12,7 +12,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 
-# What builds; nothing of it stays but the folders that are copied out of it.
+# Build stage: only the folders that later stages copy are in the image.
 FROM base AS environments
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -25,7 +25,7 @@ COPY scripts/setup scripts/setup
 COPY snapshot.json ./
 ENV UV_SYSTEM_CERTS=1
 RUN scripts/setup --no-bytecode \
-    # Nobody can write bytecode in the image, and compiling at each start takes longer than starting.
+    # Bytecode cannot be written in the image later, and compiling at each start takes longer than the start itself.
     && .venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .venv/lib \
     && .comfyui/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .comfyui/venv/lib .comfyui/app; \
     test -x .comfyui/venv/bin/python && test -x .venv/bin/layerdiffuse-alpha
@@ -40,7 +40,7 @@ ARG MODELS=sdxl
 ARG HF_ENDPOINT
 COPY models models
 COPY models.txt ./
-# Only what `models` needs, so that other changes of our code do not download the weights again.
+# Only what `models` needs, so that other changes in our code do not download the weights again.
 COPY handler/__init__.py handler/errors.py handler/settings.py handler/
 COPY handler/workflow handler/workflow
 COPY handler/weights handler/weights
@@ -55,12 +55,12 @@ RUN --mount=type=secret,id=HF_TOKEN \
         *) echo "MODELS must be sdxl, tiny or none, got $MODELS" >&2; exit 2 ;; \
     esac \
     && rm -f models/.fetch.lock \
-    # Without times of the build, the same weights are the same layer.
+    # With fixed timestamps, the same weights make the same layer.
     && find models -exec touch -h -d @0 {} +
 
 FROM base
 LABEL org.opencontainers.image.title="layerdiffuse-alpha" \
-    org.opencontainers.image.description="Text in, truly transparent PNG out: a RunPod worker on ComfyUI and LayerDiffuse" \
+    org.opencontainers.image.description="Text in, transparent PNG out: a RunPod worker with ComfyUI and LayerDiffuse" \
     org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-or-later"
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin worker \
     && install -d -o worker -g worker /data
@@ -81,7 +81,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     DATA_DIR=/data
-# Named last, so that images with other weights share the layers of ComfyUI.
+# Set last, so that images with other weights share ComfyUI's layers.
 ARG MODELS=sdxl
 LABEL layerdiffuse-alpha.models="${MODELS}"
 USER 1000:1000

@@ -1,4 +1,4 @@
-# docker buildx bake [worker | worker-tiny | worker-slim]; REPOSITORY and TAG name what comes of it
+# docker buildx bake [worker | worker-tiny | worker-slim]; REPOSITORY and TAG set the image's name
 
 variable "REPOSITORY" { default = "layerdiffuse-alpha" }
 variable "TAG" { default = "latest" }
@@ -27,7 +27,7 @@ target "worker-tiny" {
   tags = ["${REPOSITORY}:${TAG}-tiny"]
 }
 
-# Without weights, which a network volume or a Hugging Face cache has.
+# Without weights; they come from a network volume or a Hugging Face cache.
 target "worker-slim" {
   inherits = ["common"]
   args = { MODELS = "none" }

@@ -1,4 +1,4 @@
-"""RunPod's Hub looks for a file of this name; it starts the worker as the image does."""
+"""Starts the worker, as the Docker image does. RunPod's Hub requires a file of this name."""
 
 from handler.__main__ import main
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times the transparent decoder's vote over eight views: ours beside the old pack's way, in one run.
+"""Times the transparent decoder's vote over eight views, the old pack's way and ours, in one run.
 
     .comfyui/venv/bin/python benchmarks/decode.py [--size 1024] [--channels-last]
 
-The old pack's way is one view after another and `torch.median` over the stack. Both run here with
-the same network, device, dtype and number of threads; random weights of the published shape. Rounds
-are interleaved, and the ratio of the medians is what to read.
+The old pack decodes one view after another and takes `torch.median` over the stack. Both run with the
+same network, device, dtype and number of threads, and random weights of the published shape. Rounds are
+interleaved. Read the ratio of the medians.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="sides of square pictures, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
-    parser.add_argument("--channels-last", action="store_true", help="on a GPU too; on a CPU it is always so")
+    parser.add_argument("--channels-last", action="store_true", help="on a GPU too; always used on a CPU")
     options = parser.parse_args()
 
     import torch

@@ -1,9 +1,9 @@
-"""What fewer views cost: the tiny model's pictures, decoded by a vote of eight views, of four, and by one.
+"""Measures the cost of fewer views: the tiny model's pictures, decoded by a vote of eight, four and one views.
 
 .venv/bin/python benchmarks/passes.py [--count 48] [--first SEED]
 
-Needs `scripts/setup --dev`. Only the decoder's `passes` differs; ComfyUI keeps what was sampled, so that after the
-first run of a seed a job is decoding and PNG.
+Needs `scripts/setup --dev`. Only the decoder's `passes` differs. ComfyUI caches the sampled latents, so after the
+first run of a seed a job consists of decoding and PNG.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from handler.settings import Settings  # noqa: E402
 DECODER_NODE = "Alpha Decode"
 PASSES = (8, 4, 1)
 SIZE = 256
-SEEN = 0.05  # a difference of alpha that can be seen
+SEEN = 0.05  # a visible difference in alpha
 
 Rgba = npt.NDArray[np.float32]
 
@@ -55,7 +55,7 @@ def main() -> None:
         with Progress(console=Console(stderr=True)) as bars:
             for case in bars.track([tiny_quality.case(seed) for seed in seeds]):
                 graph = workflow.render({"prompt": case.prompt, "seed": case.seed, "width": SIZE, "height": SIZE})
-                for passes in (0, *PASSES):  # 0: samples, and is not counted
+                for passes in (0, *PASSES):  # 0: fills the cache and is not counted
                     graph[decoder]["inputs"]["passes"] = passes or 4
                     deadline = Deadline(240)
                     started_s = time.perf_counter()
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def table(pictures: dict[int, list[Rgba]], seconds: dict[int, list[float]]) -> Table:
-    """Returns the comparison with eight views; edges are the pixels that eight views find partly transparent."""
+    """Returns the comparison with eight views; edges are the pixels that are partly transparent with eight views."""
     eight = np.stack(pictures[8])
     edges = (eight[..., 3] > SEEN) & (eight[..., 3] < 1 - SEEN)
     rows = Table("passes", "time", "alpha, all", "alpha, edges", "edges that differ", "colour", box=None)

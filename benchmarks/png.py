@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Time and bytes of PNG encoding, relative to what ComfyUI's SaveImage does (Pillow, level 4), in one run.
+"""Measures time and bytes of PNG encoding, relative to ComfyUI's SaveImage (Pillow, level 4), in one run.
 
-Run with the ComfyUI environment, on one thread: `.comfyui/venv/bin/python benchmarks/png.py [PICTURE …]`.
-Every encoder is timed from the float tensor to the bytes; what each wrote is decoded and compared.
-Ratios are of CPU time: all of them compute on one thread, and on a shared machine the clock on the wall
-tells of the neighbours.
+Run it in the ComfyUI environment: `.comfyui/venv/bin/python benchmarks/png.py [PICTURE …]`.
+Every encoder is timed from the float tensor to the bytes. Its output is decoded and compared. Ratios are
+of CPU time on one thread, because wall time on a shared machine depends on other programs.
 """
 
 import argparse
@@ -35,11 +34,11 @@ GOAL_TIME, GOAL_BYTES = 0.10, 1.2
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", nargs="*", type=Path, help="RGBA pictures to encode as well, brought to 1024x1024")
+    parser.add_argument("pictures", nargs="*", type=Path, help="RGBA pictures to encode as well, resized to 1024x1024")
     parser.add_argument("--rounds", type=int, default=9, help="runs of each encoder (default: 9)")
     options = parser.parse_args()
     if png.isal_zlib is None:
-        parser.error("isal is not installed here")
+        parser.error("isal is not installed in this environment")
     torch.set_num_threads(1)
     pictures = {
         "object, grain 2 %": synthetic(grain=0.02),
@@ -53,20 +52,20 @@ def main() -> int:
 
 
 def report(name: str, rgba: torch.Tensor, rounds: int) -> None:
-    """Prints one table and whether our encoder reaches both goals on this picture."""
+    """Prints one table, and whether our encoder meets both goals on this picture."""
     encoders = all_encoders()
     sizes = {label: checked(encode(rgba), rgba, label) for label, encode in encoders.items()}
     times: dict[str, list[float]] = {label: [] for label in encoders}
     walls: dict[str, list[float]] = {label: [] for label in encoders}
     for _ in range(rounds):
-        for label, encode in encoders.items():  # in turn, so that other load on the machine meets all of them
+        for label, encode in encoders.items():  # in turn, so that other load on the machine affects all of them
             started, started_cpu = time.perf_counter(), time.thread_time()
             encode(rgba)
             times[label].append(1e3 * (time.thread_time() - started_cpu))
             walls[label].append(1e3 * (time.perf_counter() - started))
     medians = {label: statistics.median(values) for label, values in times.items()}
     print(f"\n{name}, {SIDE}x{SIDE} RGBA, median of {rounds}\n")
-    print("| encoder | CPU ms | least wall ms | time ratio | bytes | bytes ratio |\n|---|---|---|---|---|---|")
+    print("| encoder | CPU ms | minimum wall ms | time ratio | bytes | bytes ratio |\n|---|---|---|---|---|---|")
     for label, median in medians.items():
         ratios = f"{median / medians[BASELINE]:.3f} | {sizes[label]:,} | {sizes[label] / sizes[BASELINE]:.3f}"
         print(f"| {label} | {median:.1f} | {min(walls[label]):.1f} | {ratios} |")
@@ -74,7 +73,7 @@ def report(name: str, rgba: torch.Tensor, rounds: int) -> None:
         ("time", medians[OURS] / medians[BASELINE], GOAL_TIME),
         ("bytes", sizes[OURS] / sizes[BASELINE], GOAL_BYTES),
     ):
-        print(f"\n{what}: {ratio:.3f}, goal <= {goal:.2f} {'held' if ratio <= goal else 'MISSED'}")
+        print(f"\n{what}: {ratio:.3f}, goal <= {goal:.2f} {'met' if ratio <= goal else 'MISSED'}")
 
 
 def all_encoders():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The alpha API with curl: one request for the picture's address, one for the picture
+# The alpha API with curl: one request for the picture's URL, one for the picture
 set -euo pipefail
 base_url=${BASE_URL:-http://127.0.0.1:8000}
 answer=$(curl -sSf -X POST "$base_url/alpha/v1/txt2img" \

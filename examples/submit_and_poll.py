@@ -1,6 +1,6 @@
-"""Submits a job, asks how it stands until it is over, writes the picture.
+"""Submits a job, polls its status until it has finished, and writes the picture.
 
-Runs against RunPod, or against scripts/serve with BASE_URL=http://127.0.0.1:8000 and any endpoint and key.
+Works with RunPod (ENDPOINT_ID, RUNPOD_API_KEY), and with scripts/serve (BASE_URL=http://127.0.0.1:8000).
 """
 
 import base64
