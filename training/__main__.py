@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("autoencoder", "transparency", "unet", "patch", "decoder")
+STAGES = ("autoencoder", "transparency", "diffusion", "decoder")
 SEED = 2402_17113
 
 
@@ -17,7 +17,9 @@ def main() -> int:
     parser.add_argument("--pictures", type=Path, help="folder of RGBA pictures to judge")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--state", type=Path, default=ROOT / ".training" / "state", help="folder to go on from")
+    parser.add_argument("--state", type=Path, default=ROOT / ".training" / "state", help="folder to continue from")
+    parser.add_argument("--from-models", action="store_true", help="start each stage from the weights in models/")
+    parser.add_argument("--steps", type=int, help="number of steps of each stage, instead of its own")
     options = parser.parse_args()
     if "judge" in options.stages and options.pictures is None:
         parser.error("judge needs --pictures FOLDER")
@@ -35,7 +37,11 @@ def main() -> int:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     options.state.mkdir(parents=True, exist_ok=True)
-    place = Place(torch.device(device), options.state, options.seed)
+    place = Place(torch.device(device), options.state, options.seed, options.steps)
+    if options.from_models:
+        from training.committed import unpack
+
+        unpack(place, ROOT / "models")
     for stage in options.stages or [*STAGES, "export"]:
         torch.manual_seed(options.seed)
         if stage == "judge":

@@ -29,7 +29,7 @@ def train(place: Place) -> None:
         pictures = pictures_of(sprites, index, backgrounds, rng)
         return losses(module, place.tensor(crop(pictures, rng)), place)
 
-    Stage("autoencoder", place.state, {"autoencoder": module}, SETTINGS, loss, place.seed).run()
+    Stage("autoencoder", place.state, {"autoencoder": module}, place.settings(SETTINGS), loss, place.seed).run()
 
 
 def trained_autoencoder(place: Place) -> nn.Module:

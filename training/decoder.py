@@ -58,7 +58,7 @@ def train(place: Place) -> None:
         weight = alpha.clamp(min=0.01).sqrt()  # more than it shows: of smoke little shows, and it has a colour too
         return decoder_losses(decoder, pictures, latent, rgb, alpha, known, weight, place)
 
-    Stage("decoder", place.state, {"decoder": decoder}, SETTINGS, loss, place.seed).run()
+    Stage("decoder", place.state, {"decoder": decoder}, place.settings(SETTINGS), loss, place.seed).run()
 
 
 def rolled(

@@ -17,14 +17,14 @@ CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"
 PATCH = "layer_model/tiny_transparent_attn.safetensors"
 DECODER = "layer_model/tiny_transparent_decoder.safetensors"
 ENCODER = "layer_model/tiny_transparent_encoder.safetensors"
-STAGES = ("autoencoder", "transparency", "unet", "patch", "decoder")
+STAGES = ("autoencoder", "transparency", "diffusion", "decoder")
 LOGIT_SCALE = 4.6055  # CLIP's; ComfyUI expects it, nothing here uses it
 
 Tensors = dict[str, torch.Tensor]
 
 
 def train(place: Place) -> None:
-    """Writes the files to `models/`, and the logs of the stages to `training/log/`."""
+    """Writes the files to `models/`, and the logs of the stages that have run to `training/log/`."""
     base = patch.trained_patched(place)
     write(ROOT / "models" / CHECKPOINT, checkpoint(base, trained_autoencoder(place)))
     write(ROOT / "models" / PATCH, patch_file(base["patch"]))
@@ -32,9 +32,11 @@ def train(place: Place) -> None:
     write(ROOT / "models" / ENCODER, transparency.trained(place)[0].state_dict())
     logs = ROOT / "training" / "log"
     logs.mkdir(exist_ok=True)
-    for stage in STAGES:
+    ran = [stage for stage in STAGES if (place.state / f"{stage}.csv").exists()]
+    for stage in ran:
         shutil.copyfile(place.state / f"{stage}.csv", logs / f"{stage}.csv")
-    curves.draw([logs / f"{stage}.csv" for stage in STAGES], logs / "curves.png")
+    if ran:
+        curves.draw([logs / f"{stage}.csv" for stage in ran], logs / "curves.png")
 
 
 def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors:
@@ -52,10 +54,14 @@ def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors
 def patch_file(trained: nn.Module) -> Tensors:
     """Returns the tensors of a patch file: `<model key>::lora::0` is up, `1` is down."""
     tensors = {}
-    for name, low_rank in trained.items():
-        key = f"diffusion_model.{name.replace('/', '.')}.weight::lora::"
+    for key, low_rank in patch_keys(trained).items():
         tensors[key + "0"], tensors[key + "1"] = low_rank.up, low_rank.down
     return tensors
+
+
+def patch_keys(trained: nn.Module) -> dict[str, nn.Module]:
+    """Returns the patch's layers by their keys in a patch file, up to the `0` or `1` at the end."""
+    return {f"diffusion_model.{name.replace('/', '.')}.weight::lora::": layer for name, layer in trained.items()}
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A training loop that can be stopped at any moment and goes on where it last saved its state."""
+"""A training loop that can be stopped at any moment and continues from its last saved state."""
 
 import csv
 import math
@@ -17,6 +17,7 @@ from tqdm import tqdm
 SAVE_EVERY_S = 120.0
 LOG_EVERY = 25
 WARM_UP = 100
+DECAY_SHARE = 0.3  # of the steps, at the end
 
 Losses = dict[str, torch.Tensor]
 
@@ -27,7 +28,8 @@ class Settings:
 
     Attributes:
         steps: number of batches.
-        learning_rate: the highest; it rises over the first WARM_UP steps and falls to nothing as half a cosine.
+        learning_rate: the maximum. It rises over the first WARM_UP steps, stays, and falls to zero as half a
+            cosine over the last DECAY_SHARE of the steps. So `steps` may be changed until the fall begins.
         average: decay of the running average of the weights, which is what a stage hands on.
         weight_decay: AdamW's.
     """
@@ -40,6 +42,8 @@ class Settings:
 
 class Stage:
     """Trains modules and keeps `<name>.pt` (state) and `<name>.csv` (losses) in a folder.
+
+    A stage without a state starts from the weights in `<name>.start.pt`, if that file exists.
 
     Args:
         modules: what is trained and saved, by name.
@@ -117,11 +121,13 @@ class Stage:
         return {name: value.item() for name, value in losses.items()}
 
     def _pace(self) -> float:
-        done = self._step / self._settings.steps
-        return min(1.0, (self._step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+        falling = max(0.0, 1 - (1 - self._step / self._settings.steps) / DECAY_SHARE)
+        return min(1.0, (self._step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * falling))
 
     def _resume(self) -> None:
         if not self._state.exists():
+            if start_of(self._state).exists():
+                load_average(self._state, self._modules)
             return
         state = torch.load(self._state, map_location="cpu", weights_only=True)
         self._modules.load_state_dict(state["modules"])
@@ -149,16 +155,30 @@ class Stage:
             writer.writerows(self._rows)
 
 
+def start_of(state: Path) -> Path:
+    """Returns the file with the weights that a stage starts from, for the file of its state."""
+    return state.with_suffix(".start.pt")
+
+
+def save_start(state: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Writes the modules as the weights that the stage of this state starts from."""
+    torch.save({"average": AveragedModel(nn.ModuleDict(modules)).state_dict()}, start_of(state))
+
+
 def load_average(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Loads what a finished stage hands on.
+    """Loads the averaged weights of a stage, or those that it starts from if it has not run.
+
+    Args:
+        path: the state of the stage.
+        modules: all modules of the stage, or some of them.
 
     Raises:
-        FileNotFoundError: the stage has not run.
+        FileNotFoundError: there are neither.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is missing: run stage {path.stem} first")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    averaged = {
-        name.removeprefix("module."): value for name, value in state["average"].items() if name.startswith("module.")
-    }
-    nn.ModuleDict(modules).load_state_dict(averaged)
+    found = path if path.exists() else start_of(path)
+    if not found.exists():
+        raise FileNotFoundError(f"{path.name} is missing: run stage {path.stem} first, or use --from-models")
+    state = torch.load(found, map_location="cpu", weights_only=True)
+    averaged = {name.removeprefix("module."): value for name, value in state["average"].items()}
+    wanted = {name: value for name, value in averaged.items() if name.split(".")[0] in modules}
+    nn.ModuleDict(modules).load_state_dict(wanted)

@@ -1,21 +1,19 @@
-"""Stage c, second half: the low-rank attention patch, on latents that carry transparency; the base stays as it is."""
+"""The low-rank attention patch, and the latents with transparency that it learns from."""
 
 import numpy as np
 import torch
 from torch import nn
 
-from training import dataset, tiny, unet
+from training import dataset
 from training.autoencoder import trained_autoencoder
 from training.latents import Latents
-from training.loop import Losses, Settings, Stage, load_average
+from training.loop import load_average
 from training.place import Place
 from training.transparency import trained
 from training.unet import trained_base
 
-SETTINGS = Settings(steps=6000, learning_rate=2e-3, average=0.998)
-BATCH = 32
 RANK = 16
-SPRITES_SHARE = 0.5
+SPRITES_SHARE = 0.25
 MARGIN = 0.09
 PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -27,9 +25,12 @@ class LowRank(nn.Module):
         super().__init__()
         self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+        self.on = True
 
     def forward(self, _: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        """Returns the layer's output with the patch's added; a forward hook."""
+        """Returns the layer's output, with the patch's added if it is on; a forward hook."""
+        if not self.on:
+            return output
         return output + inputs[0] @ self.down.T @ self.up.T
 
 
@@ -46,27 +47,17 @@ def attach(model: nn.Module) -> nn.ModuleDict:
     return patch.to(next(model.diffusion_model.parameters()).device)
 
 
-def train(place: Place) -> None:
-    """Trains the patch; `patch.pt` holds it."""
-    modules = trained_base(place)
-    patch = attach(modules["model"])
-    sprites = latents(place)
-
-    def loss(rng: np.random.Generator) -> Losses:
-        batch = sprites.draw(BATCH, rng)
-        with place.autocast():
-            with torch.no_grad():
-                text = tiny.encode_text(modules["text"], batch.tokens)
-            return {"velocity": unet.velocity_loss(modules, text, batch.latents, rng)}
-
-    Stage("patch", place.state, {"patch": patch}, SETTINGS, loss, place.seed).run()
+def switch(patch: nn.ModuleDict, on: bool) -> None:
+    """Makes the model draw with the patch, or without it."""
+    for low_rank in patch.values():
+        low_rank.on = on
 
 
 def trained_patched(place: Place) -> dict[str, nn.Module]:
     """Returns the frozen base with the trained patch at work in it, the patch itself as `patch`."""
     modules = trained_base(place)
     patch = attach(modules["model"])
-    load_average(place.state / "patch.pt", {"patch": patch})
+    load_average(place.state / "diffusion.pt", {"patch": patch})
     return {**modules, "patch": patch.requires_grad_(False)}
 
 

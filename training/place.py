@@ -1,13 +1,14 @@
 """Where a training runs: its device, its folders, its seed."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from training import dataset
+from training.loop import Settings
 
 SPRITES = 24 * 12 * 40
 BACKGROUNDS = 2000
@@ -21,11 +22,17 @@ class Place:
         device: where the modules are.
         state: folder of the states and logs of the stages; what was drawn is below it.
         seed: of everything that is drawn, initialised or sampled.
+        steps: number of steps of each stage, instead of its own.
     """
 
     device: torch.device
     state: Path
     seed: int
+    steps: int | None = None
+
+    def settings(self, usual: Settings) -> Settings:
+        """Returns the settings of a stage."""
+        return replace(usual, steps=self.steps) if self.steps else usual
 
     def sprites(
         self, width: int = 128, height: int = 128, count: int = SPRITES, margin: float = 0.0

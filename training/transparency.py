@@ -69,7 +69,14 @@ def train(place: Place) -> None:
             "small offset": SMALL_OFFSET_WEIGHT * offset.square().mean(),
         }
 
-    Stage("transparency", place.state, {"encoder": encoder, "decoder": decoder}, SETTINGS, loss, place.seed).run()
+    Stage(
+        "transparency",
+        place.state,
+        {"encoder": encoder, "decoder": decoder},
+        place.settings(SETTINGS),
+        loss,
+        place.seed,
+    ).run()
 
 
 def trained(place: Place) -> tuple[OffsetEncoder, nn.Module]:

@@ -1,4 +1,4 @@
-"""Stage b: the U-Net and its text encoders, on opaque pictures with backgrounds."""
+"""The U-Net and its text encoders, the pictures with backgrounds that they learn from, and their loss."""
 
 import numpy as np
 import torch
@@ -7,32 +7,10 @@ from torch import nn
 from training import dataset, tiny
 from training.autoencoder import trained_autoencoder
 from training.latents import Latents
-from training.loop import Losses, Settings, Stage, load_average
+from training.loop import load_average
 from training.place import Place
 
-SETTINGS = Settings(steps=9000, learning_rate=1e-3, average=0.999, weight_decay=0.01)
-BATCH = 32
-
-
-def train(place: Place) -> None:
-    """Trains U-Net and text encoders together; `unet.pt` holds both."""
-    modules = base(place)
-    sprites = latents(place)
-
-    def loss(rng: np.random.Generator) -> Losses:
-        batch = sprites.draw(BATCH, rng)
-        with place.autocast():
-            text = tiny.encode_text(modules["text"], batch.tokens)
-            return {"velocity": velocity_loss(modules, text, batch.latents, rng)}
-
-    Stage(
-        "unet",
-        place.state,
-        {"unet": modules["model"].diffusion_model, "text": modules["text"]},
-        SETTINGS,
-        loss,
-        place.seed,
-    ).run()
+SPRITES_SHARE = 0.125
 
 
 def base(place: Place) -> dict[str, nn.Module]:
@@ -41,14 +19,14 @@ def base(place: Place) -> dict[str, nn.Module]:
 
 
 def parts(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Returns what is trained of the base: the U-Net and the text encoders."""
+    """Returns what is trained of the base, under the names of the stage `diffusion`."""
     return {"unet": modules["model"].diffusion_model, "text": modules["text"]}
 
 
 def trained_base(place: Place) -> dict[str, nn.Module]:
     """Returns what the stage has trained, frozen."""
     modules = base(place)
-    load_average(place.state / "unet.pt", parts(modules))
+    load_average(place.state / "diffusion.pt", parts(modules))
     for module in modules.values():
         module.requires_grad_(False)
     return modules
@@ -64,7 +42,7 @@ def latents(place: Place) -> Latents:
         with torch.inference_mode(), place.autocast():
             return encoder(pictures).float()
 
-    return Latents(place, "opaque", encode)
+    return Latents(place, "opaque", encode, SPRITES_SHARE)
 
 
 def velocity_loss(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import Settings, Stage, load_average
+from training.loop import Settings, Stage, load_average, save_start
 
 
 class StoppedError(Exception):
@@ -67,9 +67,47 @@ def test_what_a_stage_hands_on_is_its_average(tmp_path):
     assert torch.equal(fresh.weight, trained.weight)
 
 
+def test_a_stage_starts_from_the_weights_of_its_start_file(tmp_path):
+    """Without a state it begins at those weights at step 0; once it has a state, it continues from that."""
+    start = nn.Linear(3, 3)
+    with torch.no_grad():
+        start.weight.copy_(2 * torch.eye(3))
+        start.bias.zero_()
+    save_start(tmp_path / "twice.pt", {"layer": start})
+    train(tmp_path)
+    first = (tmp_path / "twice.csv").read_text().splitlines()[1]
+    assert first.startswith("10,")
+    assert float(first.split(",")[2]) < 0.01
+    trained = nn.Linear(3, 3)
+    load_average(tmp_path / "twice.pt", {"layer": trained})
+    assert not torch.equal(trained.weight, start.weight)
+
+
+def test_the_number_of_steps_may_change_before_the_rate_falls(tmp_path):
+    """Stopped at half of the steps and continued with fewer, a training ends like one that always had that number."""
+    short, changed = tmp_path / "short", tmp_path / "changed"
+    short.mkdir()
+    changed.mkdir()
+    expected = train(short, steps=60)
+    with pytest.raises(StoppedError):
+        train(changed, steps=100, stop_at=35)
+    got = train(changed, steps=60)
+    for a, b in zip(expected.parameters(), got.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_some_modules_of_a_stage_can_be_loaded(tmp_path):
+    """load_average takes the named modules and leaves the rest of the state alone."""
+    first, second = nn.Linear(2, 2), nn.Linear(3, 3)
+    save_start(tmp_path / "both.pt", {"first": first, "second": second})
+    fresh = nn.Linear(2, 2)
+    load_average(tmp_path / "both.pt", {"first": fresh})
+    assert torch.equal(fresh.weight, first.weight)
+
+
 def test_a_missing_stage_is_named(tmp_path):
     """A stage that needs another says which one has to run first."""
-    with pytest.raises(FileNotFoundError, match=r"unet\.pt is missing: run stage unet first"):
+    with pytest.raises(FileNotFoundError, match=r"unet\.pt is missing: run stage unet first, or use --from-models"):
         load_average(tmp_path / "unet.pt", {"layer": nn.Linear(3, 3)})
 
 

@@ -1,0 +1,59 @@
+"""A training can continue from the weights in `models/`."""
+
+import pytest
+import torch
+from comfyui_library import ROOT
+
+from training import committed, decoder, patch, transparency
+from training.autoencoder import trained_autoencoder
+from training.place import Place
+
+MODELS = ROOT / "models"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """An empty state folder into which the committed weights have been unpacked."""
+    place = Place(torch.device("cpu"), tmp_path_factory.mktemp("state"), seed=1)
+    committed.unpack(place, MODELS)
+    return place
+
+
+def test_every_stage_can_start_from_the_exported_files(place):
+    """Each stage's modules, loaded as the next stage loads them, are the tensors of the files."""
+    checkpoint = committed.read(MODELS / "checkpoints/tiny_sdxl.safetensors")
+    patched = patch.trained_patched(place)
+    offsets, first_decoder = transparency.trained(place)
+    last_decoder = decoder.trained_decoder(place)
+    decoder_file = committed.read(MODELS / "layer_model/tiny_transparent_decoder.safetensors")
+    pairs = [
+        (patched["model"].diffusion_model.state_dict(), committed.part(checkpoint, "model.diffusion_model.")),
+        (trained_autoencoder(place).state_dict(), committed.part(checkpoint, "first_stage_model.")),
+        (offsets.state_dict(), committed.read(MODELS / "layer_model/tiny_transparent_encoder.safetensors")),
+        (first_decoder.state_dict(), decoder_file),
+        (last_decoder.state_dict(), decoder_file),
+    ]
+    for got, expected in pairs:
+        assert got.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(got[name], tensor), name
+    assert all(layer.up.any() for layer in patched["patch"].values())
+
+
+def test_a_switched_off_patch_changes_nothing(place):
+    """With the patch off, an attention layer's output is the base's; with it on, it is not."""
+    modules = patch.trained_patched(place)
+    name = next(iter(modules["patch"]))
+    layer = modules["model"].get_submodule("diffusion_model." + name.replace("/", "."))
+    inputs = torch.randn(2, layer.in_features)
+    base = torch.nn.functional.linear(inputs, layer.weight, layer.bias)
+    patch.switch(modules["patch"], on=False)
+    assert torch.equal(layer(inputs), base)
+    patch.switch(modules["patch"], on=True)
+    assert not torch.allclose(layer(inputs), base)
+
+
+def test_a_missing_file_is_named(place, tmp_path):
+    """Without the weights the error names the file that is missing."""
+    with pytest.raises(FileNotFoundError, match="tiny_sdxl"):
+        committed.unpack(place, tmp_path)

@@ -1,0 +1,65 @@
+"""The weights in `models/`, as what each stage starts from."""
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from training import diffusion, export, patch, tiny
+from training.loop import save_start
+from training.place import Place
+from training.transparency import OffsetEncoder
+
+Tensors = dict[str, torch.Tensor]
+
+
+def unpack(place: Place, models: Path) -> None:
+    """Writes `<stage>.start.pt` for all stages, from the exported files.
+
+    A stage whose state exists is not affected.
+
+    Raises:
+        FileNotFoundError: a file is missing in `models`.
+        RuntimeError: the tensors do not fit the modules.
+    """
+    tensors = read(models / export.CHECKPOINT)
+    autoencoder, offsets, decoder = tiny.autoencoder(), OffsetEncoder(), tiny.transparent_decoder()
+    autoencoder.load_state_dict(part(tensors, "first_stage_model."))
+    offsets.load_state_dict(read(models / export.ENCODER))
+    decoder.load_state_dict(read(models / export.DECODER))
+    modules, low_rank = base(models)
+    starts: dict[str, dict[str, nn.Module]] = {
+        "autoencoder": {"autoencoder": autoencoder},
+        "transparency": {"encoder": offsets, "decoder": decoder},
+        "diffusion": diffusion.parts(modules, low_rank),
+        "decoder": {"decoder": decoder},
+    }
+    for stage, trained in starts.items():
+        save_start(place.state / f"{stage}.pt", trained)
+
+
+def base(models: Path) -> tuple[dict[str, nn.Module], nn.ModuleDict]:
+    """Returns the base, as `unet.base` does, and the patch that is attached to it."""
+    tensors = read(models / export.CHECKPOINT)
+    modules: dict[str, nn.Module] = {"model": tiny.base_model(), "text": tiny.text_encoders()}
+    modules["model"].diffusion_model.load_state_dict(part(tensors, "model.diffusion_model."))
+    text = modules["model"].model_config.process_clip_state_dict(tensors)
+    # The file has CLIP's position_ids, which are no weights, and lacks a projection that nothing uses.
+    modules["text"].load_state_dict(text, strict=False)
+    low_rank = patch.attach(modules["model"])
+    saved = read(models / export.PATCH)
+    for key, layer in export.patch_keys(low_rank).items():
+        layer.up.data.copy_(saved[key + "0"])
+        layer.down.data.copy_(saved[key + "1"])
+    return modules, low_rank
+
+
+def read(path: Path) -> Tensors:
+    """Returns the tensors of a file as float32."""
+    return {name: tensor.float() for name, tensor in safetensors.torch.load_file(path).items()}
+
+
+def part(tensors: Tensors, prefix: str) -> Tensors:
+    """Returns the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
