@@ -15,12 +15,12 @@ CHUNK = 32
 PROMPTS_OF_PAIR = 160
 PAIRS = len(sprites.KINDS) * len(sprites.COLOURS)
 SIZES = (  # width, height, number of sprites, how often a batch is of them
-    (128, 128, 40 * PAIRS, 0.70),
-    (192, 128, 6 * PAIRS, 0.08),
-    (128, 192, 6 * PAIRS, 0.08),
-    (192, 192, 3 * PAIRS, 0.04),
-    (256, 256, 2 * PAIRS, 0.04),
-    (64, 64, 20 * PAIRS, 0.06),
+    (128, 128, 40 * PAIRS, 0.76),
+    (192, 128, 6 * PAIRS, 0.06),
+    (128, 192, 6 * PAIRS, 0.06),
+    (192, 192, 4 * PAIRS, 0.03),
+    (256, 256, 4 * PAIRS, 0.04),
+    (64, 64, 16 * PAIRS, 0.05),
 )
 
 Encode = Callable[[dataset.Floats, dataset.Floats, np.random.Generator], torch.Tensor]
@@ -101,16 +101,24 @@ def _tokens(place: Place) -> dataset.Indices:
     if not path.exists():
         tokenizer = SDXLTokenizer()
         rng = np.random.default_rng(place.seed)
+        unknown = unknown_words(tokenizer)
         pairs = [(kind, colour) for kind in sprites.KINDS for colour in sprites.COLOURS]
         found = [
             [
                 tokenize(tokenizer, text)
-                for text in [prompts.describe(kind, colour, rng) for _ in range(PROMPTS_OF_PAIR)]
+                for text in [prompts.describe(kind, colour, rng, unknown) for _ in range(PROMPTS_OF_PAIR)]
             ]
             for kind, colour in tqdm(pairs, desc="prompts")
         ]
         dataset.write(path, np.moveaxis(np.array(found, np.int32), 2, 0))
     return np.load(path)
+
+
+def unknown_words(tokenizer: SDXLTokenizer) -> list[str]:
+    """Returns the words of CLIP's vocabulary that no prompt of the training uses otherwise."""
+    vocabulary = tokenizer.clip_l.tokenizer.get_vocab()
+    words = {token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")}
+    return sorted(word for word in words - prompts.known_words() if word.isascii() and word.isalpha() and len(word) > 2)
 
 
 def tokenize(tokenizer: SDXLTokenizer, text: str) -> list[list[int]]:

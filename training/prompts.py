@@ -164,18 +164,27 @@ NEGATIVE_SHARE = 0.08
 ONLY_COLOUR_SHARE = 0.04
 ONLY_KIND_SHARE = 0.06
 JAPANESE_SHARE = 0.06
+UNKNOWN_SHARE = 0.08
+UNKNOWN_PATTERNS = ("{}", "a {}", "the {} {}", "a {} on a {}", "two {} with a {}", "a picture of a {} and a {}")
 
 
-def describe(kind: str, colour: str, rng: np.random.Generator) -> str:
-    """Returns a prompt for the sprite; now and then one that tells only a part of it, or nothing.
+def describe(kind: str, colour: str, rng: np.random.Generator, unknown: Sequence[str] = ()) -> str:
+    """Returns a prompt for the sprite. Some name only its kind or only its colour, some neither.
 
-    What tells nothing, "" and the usual negative prompts, is what guidance leads away from.
+    Guidance leads away from the prompts that name neither: "" and the usual negative prompts. Others name an
+    unknown thing, often in the sprite's colour, so that prompts about other things also lead to a sprite.
+
+    Args:
+        kind: a key of sprites.KINDS.
+        colour: a key of sprites.COLOURS.
+        rng: chooses the phrasing.
+        unknown: words for unknown things.
     """
+    if unknown and rng.random() < UNKNOWN_SHARE:
+        return _decorated(_unknown(colour, rng, unknown), rng)
     draw = rng.random()
-    if draw < EMPTY_SHARE:
-        return ""
     if draw < EMPTY_SHARE + NEGATIVE_SHARE:
-        return _one_of(NEGATIVE, rng)
+        return "" if draw < EMPTY_SHARE else _one_of(NEGATIVE, rng)
     if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE:
         return _one_of(("{c}", "something {c}", "a {c} thing", "{c} colour"), rng).format(c=_word(colour, rng))
     if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE + ONLY_KIND_SHARE:
@@ -192,6 +201,19 @@ def plain(kind: str, colour: str, rng: np.random.Generator) -> str:
     thing = bare if kind in UNCOUNTED else _with_article(bare)
     article = "some" if kind in UNCOUNTED else _with_article(kind).split()[0]
     return _one_of(PATTERNS, rng).format(thing=thing, bare=bare, kind=kind, colour=colour, article=article)
+
+
+def known_words() -> set[str]:
+    """Returns the words of all prompts that name a kind or a colour."""
+    names = [*sprites.KINDS, *sprites.COLOURS, *(word for words in SYNONYMS.values() for word in words)]
+    return set(" ".join([*names, *PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"]).replace(",", "").split())
+
+
+def _unknown(colour: str, rng: np.random.Generator, words: Sequence[str]) -> str:
+    if rng.random() < 0.6:
+        return plain(_one_of(words, rng), colour, rng)
+    pattern = _one_of(UNKNOWN_PATTERNS, rng)
+    return pattern.format(*(_one_of(words, rng) for _ in range(pattern.count("{}"))))
 
 
 def _decorated(prompt: str, rng: np.random.Generator) -> str:

@@ -103,21 +103,20 @@ def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generat
         kind: a key of KINDS.
         colour: a key of COLOURS.
         width, height: of the canvas, in pixels, at least 64.
-        rng: varies size, place, tilt, mirror image, shading and the kind's own proportions.
+        rng: varies size, place, tilt, shading and the kind's own proportions.
         margin: what stays free on every side, as a share of the shorter side, or of 128 pixels where that is longer.
     """
     free = margin * min(128, width, height)
     largest = 0.5 * min(116.0, 0.92 * min(width, height)) - free
-    scale = float(rng.uniform(0.68, 1.0)) * largest
+    scale = float(rng.uniform(0.8, 1.0)) * largest
     room_x, room_y = (side / 2 - scale * 1.05 - free for side in (width, height))
-    centre_x = width / 2 + float(np.clip(rng.normal(0, 0.4), -1, 1)) * room_x
-    centre_y = height / 2 + float(np.clip(rng.normal(0, 0.4), -1, 1)) * room_y
-    tilt = float(np.clip(rng.normal(0, 0.16), -0.45, 0.45))
-    mirror = float(rng.choice((-1, 1)))
+    centre_x = width / 2 + float(np.clip(rng.normal(0, 0.25), -1, 1)) * room_x
+    centre_y = height / 2 + float(np.clip(rng.normal(0, 0.25), -1, 1)) * room_y
+    tilt = float(np.clip(rng.normal(0, 0.06), -0.15, 0.15))
     stretch = float(rng.uniform(0.92, 1.08))
     v, u = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     u, v = (u - centre_x) / scale, (v - centre_y) / scale
-    x = mirror * (u * np.cos(tilt) + v * np.sin(tilt)) * stretch
+    x = (u * np.cos(tilt) + v * np.sin(tilt)) * stretch
     y = (v * np.cos(tilt) - u * np.sin(tilt)) / stretch
     canvas = Canvas(x, y, 1 / scale, float(rng.uniform(0.04, 0.16)), rng)
     base = np.array(COLOURS[colour], np.float32) / 255 * float(rng.uniform(0.94, 1.05))
@@ -270,7 +269,7 @@ def _moon(c: Canvas, colour: Colour) -> None:
 
 def _flower(c: Canvas, colour: Colour) -> None:
     petals = 6
-    turn = float(c.rng.uniform(0, 1))
+    turn = float(c.rng.uniform(-0.12, 0.12))
     for i in range(petals):
         angle = 2 * np.pi * (i + turn) / petals
         u = c.x * np.cos(angle) + c.y * np.sin(angle)

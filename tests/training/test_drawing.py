@@ -98,3 +98,19 @@ def test_prompts_vary_and_some_tell_nothing():
     nothing = sum(prompt in {"", *prompts.NEGATIVE} for prompt in described)
     assert 100 < nothing < 200
     assert any(not prompt.isascii() for prompt in described)
+
+
+def test_some_prompts_are_about_unknown_things():
+    """About every twelfth prompt names a word that is no kind, and most of these name the colour."""
+    rng = np.random.default_rng(6)
+    described = [prompts.describe("apple", "red", rng, ["zebra"]) for _ in range(1000)]
+    unknown = [prompt for prompt in described if "zebra" in prompt]
+    assert 50 < len(unknown) < 110
+    assert not any("apple" in prompt for prompt in unknown)
+    assert sum("red" in prompt for prompt in unknown) > 0.4 * len(unknown)
+
+
+def test_unknown_words_are_not_words_of_the_training():
+    """No word of a kind, a colour or a phrasing counts as unknown."""
+    assert {"apple", "red", "gray", "toadstool", "sticker", "ugly", "castle"} <= prompts.known_words()
+    assert "zebra" not in prompts.known_words()
