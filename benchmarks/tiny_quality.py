@@ -1,5 +1,7 @@
 """How good the tiny model is: 200 pictures through the stored workflow, with the patch and without it, judged.
 
+Also draws prompts about things that it has not learned.
+
 .venv/bin/python benchmarks/tiny_quality.py [--count 200] [--first SEED] [--out FOLDER] [--sheet PNG]
 
 Needs `scripts/setup --dev --training`. Pictures that the folder has already are not drawn again.
@@ -32,9 +34,15 @@ from handler.job import profiles  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 from training import prompts, sprites  # noqa: E402
 
+OUTLINED = ("star", "heart", "moon", "balloon", "bell", "mushroom")  # kinds with one hard outline
 PATCH_NODE = "Transparency Patch"
 SIZE = 128
 BORDER = 2  # pixels
+UNKNOWN_PROMPTS = tuple(
+    f"{article} {thing}"
+    for thing in ("bear", "horse", "guitar", "bicycle", "dragon", "robot", "sandwich", "violin", "castle", "sneaker")
+    for article in ("a brown", "a red", "a", "two of them next to each other,")
+)
 COLUMNS = 8
 LABEL = 32  # pixels
 TRANSPARENT = 0.05
@@ -63,6 +71,7 @@ def main() -> int:
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first pictures")
     options = parser.parse_args()
     cases = [case(seed) for seed in range(options.first, options.first + options.count)]
+    unknown = [Case(prompt, "", "", seed) for seed, prompt in enumerate(UNKNOWN_PROMPTS)]
     folders = {"with the patch": options.out / "with", "without": options.out / "without"}
     console = Console(highlight=False)
     with Progress(console=Console(stderr=True)) as bars, ThreadPoolExecutor() as pool:
@@ -70,6 +79,7 @@ def main() -> int:
             name: pool.submit(draw, cases, folder, name == "with the patch", bars) for name, folder in folders.items()
         }
         paths = {name: future.result() for name, future in drawn.items()}
+        stray = draw(unknown, options.out / "unknown", True, bars)
     table = Table("", *paths, box=None)
     columns = {}
     for name, pictures in paths.items():
@@ -78,6 +88,7 @@ def main() -> int:
     for row in columns["without"]:
         table.add_row(row, *(columns[name][row] for name in paths))
     console.print(table)
+    console.print(f"out-of-domain prompts that are transparent: {share_transparent(stray):.1%} of {len(stray)}")
     if options.sheet:
         sheet(cases, paths["with the patch"]).save(options.sheet)
     return 0
@@ -147,10 +158,12 @@ def measure(cases: list[Case], pictures: list[Path], kinds: list[str]) -> dict[s
     """Returns the rows of the table that pictures answer."""
     rgba = [np.asarray(Image.open(path), np.float32) / 255 for path in pictures]
     soft = [picture for picture, case in zip(rgba, cases, strict=True) if case.kind in sprites.SOFT]
+    hard = [picture for picture, case in zip(rgba, cases, strict=True) if case.kind in OUTLINED]
     return {
         "named colour": share(rgba, cases, lambda picture, case: colour_of(picture) == case.colour),
         "named kind": share(kinds, cases, lambda kind, case: kind == case.kind),
         "transparent border": share(rgba, cases, lambda picture, _: has_transparent_border(picture)),
+        "steepness of outlines": f"{np.nanmean([steepness(picture[..., 3]) for picture in hard]):.3f}",
         "soft kinds that are soft": share(soft, soft, lambda picture, _: softness(picture) >= 0.1),
         "soft pixels of soft kinds": f"{np.mean([softness(picture) for picture in soft]):.0%}",
     }
@@ -190,6 +203,25 @@ def has_transparent_border(picture: Rgba) -> bool:
     inside = np.zeros(picture.shape[:2], bool)
     inside[BORDER:-BORDER, BORDER:-BORDER] = True
     return bool((picture[..., 3][~inside] < TRANSPARENT).mean() >= 0.95)
+
+
+def share_transparent(pictures: list[Path]) -> float:
+    """Returns how many of the pictures have an object and a transparent border."""
+    rgba = [np.asarray(Image.open(path), np.float32) / 255 for path in pictures]
+    good = [has_transparent_border(picture) and bool(picture[..., 3].max() > OPAQUE) for picture in rgba]
+    return float(np.mean(good))
+
+
+def steepness(alpha: npt.NDArray[np.float32]) -> float:
+    """Returns the mean gradient of alpha, per pixel, along its outline; a drawn edge has about 0.6.
+
+    The outline is each pixel with alpha of 0.5 or more that has a neighbour with less; NaN if there is none.
+    """
+    inside = np.pad(alpha >= 0.5, 1, constant_values=False)
+    core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    outline = inside[1:-1, 1:-1] & ~core
+    down, right = np.gradient(alpha)
+    return float(np.hypot(down, right)[outline].mean()) if outline.any() else float("nan")
 
 
 def softness(picture: Rgba) -> float:
