@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attention sharing, LayerDiffuse for SD 1.5: the pictures of one scene (its frames) attend to one another.
+"""Attention sharing, LayerDiffuse for SD 1.5: the pictures of one scene (its frames) attend to each other.
 
-Each attention of the U-Net is replaced by one whose linear layers carry an own low-rank difference
-for each frame, followed by an attention across the frames of each image position. The batch holds
-the frames of a scene one after another. Maths and state-dict keys: huchenlei/ComfyUI-layerdiffuse
-1.0.4 (lib_layerdiffusion/attention_sharing.py), after lllyasviel/sd-forge-layerdiffuse.
+Each attention of the U-Net is replaced. In the new one, the linear layers have a low-rank difference per
+frame, and a second attention runs across the frames at each position. In the batch, the frames of a
+scene follow each other. Maths and state-dict keys: huchenlei/ComfyUI-layerdiffuse 1.0.4
+(lib_layerdiffusion/attention_sharing.py), after lllyasviel/sd-forge-layerdiffuse.
 
-What belongs to one prompt (control image, conditioning of each frame) comes in `transformer_options`,
-so the modules hold weights only. Layers come from comfy.ops, so that ComfyUI can move and cast them.
+Everything that belongs to one prompt (control image, conditioning of each frame) arrives in
+`transformer_options`, so the modules contain only weights. Layers come from comfy.ops, so that ComfyUI
+can move and cast them.
 """
 
 import math
@@ -38,13 +39,13 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 TEMPORAL = ("i", "q", "k", "v", "o")
 TEMPORAL_NORM_EPS = 1e-6
 
-# Strides of the control encoder's convolutions, which stand at even indices; each is followed by SiLU.
+# Strides of the control encoder's convolutions, which have even indices; each is followed by SiLU.
 ENCODER_STRIDES = ((1, 1, 2, 1, 2, 1, 2, 1), (2, 1), (2, 1), (2, 1))
 LATENT_SCALE = 8
 
 CONTROL = "layerdiffuse_control"  # key of transformer_options: a Control
 COND_OVERWRITE = "cond_overwrite"  # the old pack's key: a conditioning tensor or None for each frame
-FRAMED_CONTEXT = "layerdiffuse_framed_context"  # what the units of one U-Net call share
+FRAMED_CONTEXT = "layerdiffuse_framed_context"  # shared by the units of one U-Net call
 COND = 0  # ComfyUI's mark of the positive conditioning in `cond_or_uncond`
 
 Tensors = Mapping[str, torch.Tensor]
@@ -54,9 +55,9 @@ Shape = tuple[int, ...]
 class LowRank(nn.Module):
     """The low-rank differences that the frames add to one linear layer.
 
-    Both factors stand in one weight, frame after frame: row = a row of down, then a column of up.
-    Then one cast brings both, and none has to be held while another layer is cast (ComfyUI's
-    offloading reuses its buffers).
+    Both factors are in one weight, frame after frame: row = a row of down, then a column of up. So one cast
+    is enough for both, and neither must stay valid while another layer is cast (ComfyUI's offloading
+    reuses its buffers).
     """
 
     def __init__(self, downs: Sequence[torch.Tensor], ups: Sequence[torch.Tensor]) -> None:
@@ -68,7 +69,7 @@ class LowRank(nn.Module):
     def forward(self, base: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Returns (frames, n, out): `base` of x (frames, n, in) plus each frame's difference.
 
-        Adds the differences to the weight where that takes fewer operations than the low-rank path.
+        Adds the differences to the weight if that takes fewer operations than the low-rank path.
         """
         width, positions = x.shape[2], x.shape[1]
         width_out = self.factors.in_features - width
@@ -109,7 +110,7 @@ class SharingLayer(nn.Module):
     """The weights of `hookers.layers.<index>`.
 
     Args:
-        tensors: a file's tensors that `check` let pass, of the dtype that the layer shall have.
+        tensors: a file's tensors, already checked by `check`, in the dtype that the layer shall have.
     """
 
     def __init__(self, tensors: Tensors, index: int, frames: int) -> None:
@@ -126,7 +127,7 @@ class SharingLayer(nn.Module):
         self.temporal = FrameAttention(tensors, prefix)
         self.control = None
         if f"{prefix}control_convs.0.0.weight" in tensors:
-            # All frames see the same signal: one convolution to all frames' channels, then one of a group a frame.
+            # All frames see the same signal: one convolution to all frames' channels, then one group per frame.
             first, second = (
                 [
                     torch.cat([tensors[f"{prefix}control_convs.{frame}.{layer}.{part}"] for frame in range(frames)])
@@ -142,7 +143,7 @@ class Control:
 
     Args:
         image: (B, 3, H, W) in [0, 1].
-        tensors: a file's tensors that `check` let pass with a control.
+        tensors: a file's tensors, already checked by `check` with a control.
     """
 
     def __init__(self, image: torch.Tensor, tensors: Tensors) -> None:
@@ -151,7 +152,7 @@ class Control:
         self._added: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
 
     def added(self, layer: SharingLayer, size: Shape, latent_size: Shape, like: torch.Tensor) -> torch.Tensor:
-        """Returns what `layer` adds, (frames, B, h * w, width); made at the first call, as it stays the same.
+        """Returns what `layer` adds, (frames, B, h * w, width); computed once, because it does not change.
 
         Args:
             size: (h, w) of the layer's positions.
@@ -172,9 +173,9 @@ class Control:
 
 
 class SharedAttention(nn.Module):
-    """Takes the place of a comfy.ldm CrossAttention and shares its linear layers, under the same names.
+    """Replaces a comfy.ldm CrossAttention and uses its linear layers, under the same names.
 
-    So ComfyUI finds the model's weights under the same keys, and other patches of them stay in force.
+    So ComfyUI finds the model's weights under the same keys, and other patches of them still apply.
     """
 
     def __init__(self, attention: nn.Module, layer: SharingLayer) -> None:
@@ -258,8 +259,8 @@ class SharedAttention(nn.Module):
 def attend_over_frames(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
     """Returns the attention over the first dimension, of the shape of q, k and v: (frames, n, width).
 
-    Two or three frames are too few for the kernels of attention: element by element took a sixth
-    of scaled_dot_product_attention's time on a CPU, and needs no other layout.
+    Two or three frames are too few for attention kernels: computing it element by element takes a sixth of
+    scaled_dot_product_attention's time on a CPU, and needs no other layout.
     """
     q, k, v = (part.unflatten(2, (heads, -1)) for part in (q, k, v))
     scores = torch.stack([(one * k).sum(-1, dtype=torch.promote_types(q.dtype, torch.float32)) for one in q])
@@ -274,15 +275,15 @@ def attend_over_frames(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads:
 
 
 def by_frame(x: torch.Tensor, frames: int) -> torch.Tensor:
-    """Returns (frames, batch / frames, ...) of x (batch, ...), which has a scene's frames one after another."""
+    """Returns x (batch, ...) as (frames, batch / frames, ...); in x, the frames of a scene follow each other."""
     return x.unflatten(0, (-1, frames)).transpose(0, 1).contiguous()
 
 
 def overwrite(framed: torch.Tensor, conds: Sequence[torch.Tensor | None], kinds: Sequence[int]) -> torch.Tensor:
     """Returns the contexts with those of the positive prompt replaced, frame by frame.
 
-    Where the numbers of tokens differ, all are repeated to their least common multiple, as ComfyUI
-    does (comfy/conds.py CONDCrossAttn): attention to repeated tokens gives the same result.
+    If the numbers of tokens differ, all are repeated to their least common multiple, as ComfyUI does
+    (comfy/conds.py CONDCrossAttn): attention to repeated tokens has the same result.
 
     Args:
         framed: (frames, chunks * scenes, tokens, width).
@@ -308,7 +309,7 @@ def encode_control(image: torch.Tensor, tensors: Tensors) -> dict[Shape, torch.T
 
     Args:
         image: (B, 3, H, W) in [0, 1], fp32.
-        tensors: holds `kwargs_encoder.blocks_<n>.<even index>.<weight or bias>`.
+        tensors: with `kwargs_encoder.blocks_<n>.<even index>.<weight or bias>`.
     """
     signals = {}
     x = image * 2 - 1
@@ -407,7 +408,7 @@ def _is_plain(base: nn.Module) -> bool:
 
 @contextmanager
 def _cast(layer: nn.Module, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Gives weight and bias on the device and of the dtype of x; use no other cast layer inside."""
+    """Yields weight and bias on the device and in the dtype of x; use no other cast layer inside the block."""
     weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
     try:
         yield weight, bias

@@ -24,12 +24,12 @@ REQUIRED = {
 
 
 def optional_inputs() -> dict[str, Any]:
-    """Returns the inputs that the old pack does not have: which decoder, and how many views vote."""
+    """Returns the additional inputs: the decoder, and the number of views that vote."""
     return {
         "decoder_name": (weights.choices(), {"default": weights.AUTO, "tooltip": "auto: the file of the sd_version"}),
         "passes": (
             [*views.ORIENTATIONS],
-            {"default": 8, "tooltip": "views that vote on each pixel; fewer are faster, with less even edges"},
+            {"default": 8, "tooltip": "views that vote on each pixel; fewer are faster, with rougher edges"},
         ),
     }
 
@@ -109,7 +109,7 @@ class LayeredDiffusionDecodeRGBA(LayeredDiffusionDecode):
 
 
 class LayeredDiffusionDecodeSplit(LayeredDiffusionDecode):
-    """Sorts a batch of several frames a picture, of which the first of each picture has alpha."""
+    """Splits a batch with several frames per picture; the first frame of each picture has alpha."""
 
     RETURN_TYPES = ("IMAGE",) * MOST_FRAMES
 
@@ -145,11 +145,11 @@ class LayeredDiffusionDecodeSplit(LayeredDiffusionDecode):
 def _vote(
     decoder: TransparentDecoder, pixels: torch.Tensor, latent: torch.Tensor, passes: int, view_bytes: int
 ) -> torch.Tensor:
-    """Returns the decoding of `views.decode`, with as many views at once as pay on the device and fit in it.
+    """Returns the result of `views.decode`, with the number of views per batch that is fastest on the device.
 
-    A CPU is fastest one view at a time: more do not fit its caches (512x512, eight at once: 1.7
-    times as long). Elsewhere all views that fit in free memory go together; should they not fit
-    after all, one at a time is what is left, as the old pack does it.
+    A CPU is fastest with one view at a time, because more do not fit in its caches (512x512, eight at once:
+    1.7 times as slow). Other devices decode as many views at once as fit in free memory. If memory runs
+    out all the same, they are decoded one at a time, as in the old pack.
     """
     if comfy.model_management.is_device_cpu(pixels.device):
         latent, pixels = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (latent, pixels))

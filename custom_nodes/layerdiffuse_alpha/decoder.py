@@ -4,8 +4,7 @@
 A U-Net of residual and attention blocks (arXiv 2402.17113, section 3.1). State-dict keys are those
 of `vae_transparent_decoder.safetensors`; widths, depth and the levels that have attention are read
 from the weights. Layers come from comfy.ops, so that ComfyUI can offload and cast them. Activations
-are overwritten where nobody needs them any more, which on a CPU saves a page fault for every four
-kilobytes of them.
+that are no longer needed are overwritten, which on a CPU saves a page fault for every four kilobytes.
 """
 
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ SIDE_MULTIPLE = 64  # six halvings
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
-    """Returns SiLU of `x`, in its place unless gradients will need it."""
+    """Returns SiLU of `x`, in place unless gradients need `x`."""
     return F.silu(x, inplace=not x.requires_grad)
 
 
@@ -74,7 +73,7 @@ class Resample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution, each followed by attention where the level has it."""
+    """Residual blocks of one resolution, each followed by attention if the level has it."""
 
     def __init__(self, in_channels: list[int], out_channels: int, attention: bool) -> None:
         super().__init__()
@@ -131,7 +130,7 @@ class TransparentDecoder(nn.Module):
 
     @classmethod
     def from_weights(cls, tensors: Mapping[str, torch.Tensor]) -> "TransparentDecoder":
-        """Returns a decoder of the widths and with the values found in `tensors`.
+        """Returns a decoder with the widths and values of `tensors`.
 
         Raises:
             ValueError: the tensors are not those of a transparent decoder.
@@ -150,7 +149,7 @@ class TransparentDecoder(nn.Module):
 
     @property
     def activations_per_pixel(self) -> int:
-        """Values that are live at once, per pixel of one view; 430 to 510 were measured at 32 channels."""
+        """Values in memory at the same time, per pixel of one view; measured 430 to 510 at 32 channels."""
         return 16 * self.conv_in.out_channels
 
     def get_dtype(self) -> torch.dtype:

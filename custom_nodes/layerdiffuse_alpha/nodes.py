@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The nodes. Names, inputs, their order, options and outputs are those of huchenlei/ComfyUI-layerdiffuse
-1.0.4, so that its workflows run unchanged; further inputs are ours, optional and last.
+1.0.4, so its workflows run unchanged. Additional inputs are optional and come last.
 """
 
 from .apply import LayeredDiffusionApply, LayeredDiffusionCondApply, LayeredDiffusionDiffApply

@@ -51,7 +51,7 @@ class SaveAlphaImageWebsocket:
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
-        """Makes the node run every time: a cached result would send no picture."""
+        """Makes the node run every time, because a cached result would send no picture."""
         return time.monotonic()
 
     def send(
@@ -78,6 +78,6 @@ class SaveAlphaImageWebsocket:
 
 
 def _graph_as_text(prompt: Mapping[str, Any] | None, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
-    """Returns keyword -> JSON, the chunks by which the GUI restores a graph (ComfyUI 0.30 nodes.py SaveImage)."""
+    """Returns keyword -> JSON, the chunks from which the GUI restores a graph (ComfyUI 0.30 nodes.py SaveImage)."""
     values = ({} if prompt is None else {"prompt": prompt}) | dict(extra_pnginfo or {})
     return {keyword: json.dumps(value) for keyword, value in values.items()}

@@ -6,8 +6,8 @@ A patch file maps `<model key>::<kind>::<index>` to a tensor. Kind `lora` has in
 shape or larger (the weight is then padded with zeros). Format: lllyasviel/LayerDiffuse,
 huchenlei/ComfyUI-layerdiffuse 1.0.4.
 
-ComfyUI (comfy/lora.py and comfy/weight_adapter since 0.3.30) only logs a patch that it does not
-know or that does not fit, and samples on without it. So everything is checked before.
+If ComfyUI (comfy/lora.py and comfy/weight_adapter since 0.3.30) does not know a patch, or it does not
+fit, it only logs that and samples without the patch. So everything is checked first.
 """
 
 from collections import defaultdict
@@ -50,14 +50,14 @@ def parse(tensors: Mapping[str, torch.Tensor]) -> Entries:
 
 
 def check(entries: Entries, shapes: Mapping[str, torch.Size]) -> None:
-    """Checks that every entry has a counterpart of a fitting shape in the model.
+    """Checks that the model has a weight of a fitting shape for every entry.
 
     Args:
         entries: what `parse` returned.
         shapes: model key -> shape of the model's weight.
 
     Raises:
-        PatchError: any entry does not; the message names the first few and counts the rest.
+        PatchError: it does not; the message names the first few entries and counts the rest.
     """
     faults = []
     for (model_key, kind), parts in entries.items():
@@ -74,7 +74,7 @@ def check_input_channels(entries: Entries, key: str, channels: int) -> None:
     """Checks that a patch widens the model's input convolution to `channels` input channels.
 
     Raises:
-        PatchError: it does not, and the model could not take what is given to it.
+        PatchError: it does not, so the model could not take these inputs.
     """
     diff = entries.get((key, "diff"))
     found = diff[0].shape[1] if diff else 4
@@ -83,7 +83,7 @@ def check_input_channels(entries: Entries, key: str, channels: int) -> None:
 
 
 def to_comfy(entries: Entries) -> list[dict[str, Any]]:
-    """Returns patches for `ModelPatcher.add_patches`, one dict per kind, so that both may meet on a key."""
+    """Returns patches for `ModelPatcher.add_patches`, one dict per kind, because both kinds may have the same key."""
     lora = {
         key: LoRAAdapter({key}, (parts[0], parts[1], None, None, None, None))
         for (key, kind), parts in entries.items()

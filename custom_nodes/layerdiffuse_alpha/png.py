@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""RGBA picture -> PNG bytes and what its alpha is like.
+"""RGBA picture -> PNG bytes and alpha statistics.
 
-PNG: W3C Portable Network Graphics, third edition. Every row has the filter "Average" and deflate is
-ISA-L's: of the filters that NumPy computes in about a millisecond it gives the fewest bytes on
-natural pictures (benchmarks/png.py has the comparison). Where `isal` is not installed, Pillow encodes.
+PNG: W3C Portable Network Graphics, third edition. Every row has the filter "Average": of the filters
+that NumPy computes in about a millisecond, it needs the fewest bytes on natural pictures
+(benchmarks/png.py compares them). ISA-L compresses. If `isal` is not installed, Pillow encodes.
 """
 
 import math
@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 try:
     from isal import isal_zlib
-except ImportError:  # the pack works in any ComfyUI, only slower
+except ImportError:  # optional: without it, encoding is slower
     isal_zlib = None
 
 TRANSPARENT_BELOW = 0.02
@@ -38,7 +38,7 @@ ISAL_LEVEL = 1  # levels 2 and 3 are slower and hardly smaller on filtered rows
 
 @dataclass(frozen=True)
 class AlphaStatistics:
-    """What a picture's alpha is like, each in [0, 1].
+    """Statistics of a picture's alpha, each in [0, 1].
 
     Attributes:
         transparent: share of pixels with alpha under 0.02.
@@ -86,7 +86,7 @@ def alpha_statistics(images: torch.Tensor) -> list[AlphaStatistics]:
     extremes = torch.stack(images.aminmax()).float()  # both are NaN if any value is
     least, greatest, *values = torch.cat((extremes, torch.stack(columns, dim=1).flatten())).tolist()
     if not (math.isfinite(least) and math.isfinite(greatest)):
-        raise ValueError("images hold NaN or infinite values")
+        raise ValueError("images contain NaN or infinite values")
     size = len(columns)
     return [AlphaStatistics(*values[start : start + size]) for start in range(0, len(values), size)]
 
@@ -97,7 +97,7 @@ def encode(rgba: torch.Tensor, text: Mapping[str, str] | None = None, zero_hidde
 
 
 def parts(rgba: torch.Tensor, text: Mapping[str, str] | None = None, zero_hidden_colour: bool = False) -> list[bytes]:
-    """Returns the bytes of a PNG in parts, so that who sends it joins megabytes once.
+    """Returns the bytes of a PNG in parts, so that the sender copies them only once.
 
     Args:
         rgba: (H, W, 4) in [0, 1], straight alpha, on any device; values are rounded to 1/255.

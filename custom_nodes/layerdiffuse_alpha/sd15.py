@@ -33,13 +33,13 @@ FILE_OF_COND_JOINT_CONFIG = {
     "SD15, Foreground, attn_sharing, Batch size (2N)": "layer_sd15_fg2bg.safetensors",
     "SD15, Background, attn_sharing, Batch size (2N)": "layer_sd15_bg2fg.safetensors",
 }
-# Compatible by their shapes or refused by `check`; the old pack lets both pass.
+# SD 2 models are compatible if their shapes are, otherwise `check` rejects them; the old pack accepts both.
 FAMILIES = (comfy.supported_models.SD15, comfy.supported_models.SD20)
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """A patch file made into layers for one model; kept, so that a new prompt or control loads nothing again."""
+    """The layers that a patch file makes for one model, kept so that a new prompt or control reloads nothing."""
 
     model: "weakref.ref[comfy.model_base.BaseModel]"
     layers: list[SharingLayer]
@@ -58,18 +58,18 @@ def apply_attention_sharing(
     control: torch.Tensor | None = None,
     cache: SharingCache | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
-    """Returns a clone of `model` whose attentions share what the file says; `model` itself is not changed.
+    """Returns a clone of `model` with the file's attention sharing; `model` itself is not changed.
 
     Args:
         file_name: a weight file in a `layer_model` folder.
-        frames: pictures of one scene; the latents' batch size has to be a multiple.
+        frames: pictures per scene; the latents' batch size must be a multiple.
         control: pictures (B, H, W, 3 or 4) in [0, 1], eight times the size of the latents; the file must
             have the weights for it.
-        cache: what a caller keeps to have the layers of the last call again.
+        cache: kept by the caller, so that the next call can reuse the layers.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: another family than SD 1.5, or a file that cannot be read.
+        ValueError: the model is not SD 1.5, or the file cannot be read.
         PatchError: the file does not fit the model, or the model already has such a patch.
     """
     config = model.model.model_config
@@ -88,8 +88,8 @@ def apply_attention_sharing(
     patched = model.clone()
     for name, attention, layer in zip(ATTENTIONS, attentions, sharing.layers, strict=True):
         patched.add_object_patch(name, SharedAttention(attention, layer))
-    # Object patches alone leave size and version as they are, and ComfyUI 0.30 then takes a loaded model for
-    # complete (model_patcher.py partially_load) and leaves the new layers where they are.
+    # Object patches alone do not change size and version. ComfyUI 0.30 would then take a loaded model for
+    # complete (model_patcher.py partially_load) and not move the new layers.
     patched.size = model.model_size() + sharing.size_bytes
     patched.patches_uuid = uuid.uuid5(sharing.version, str(model.patches_uuid))
     if control is not None:
@@ -181,7 +181,7 @@ def _file(file_of_config: dict[str, str], config: str, patch_name: str) -> str:
 def _with_conds(
     patched: comfy.model_patcher.ModelPatcher, conds: dict[str, Conditioning | None]
 ) -> comfy.model_patcher.ModelPatcher:
-    """Gives each frame its own positive prompt; the sampler hands `transformer_options` through to the attentions."""
+    """Sets each frame's own positive prompt; the sampler passes `transformer_options` on to the attentions."""
     width = patched.get_model_object(ATTENTIONS[1]).to_k.in_features
     overwrites = []
     for name, cond in conds.items():

@@ -16,17 +16,17 @@ Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Orientation:
-    """A mirroring left to right, or not, and then so many quarter turns."""
+    """An optional mirroring left to right, then a number of quarter turns."""
 
     mirrored: bool
     quarter_turns: int
 
     def turn(self, picture: torch.Tensor) -> torch.Tensor:
-        """Returns (B, C, H, W) in this orientation; H and W change places at odd turns."""
+        """Returns (B, C, H, W) in this orientation; an odd number of turns swaps H and W."""
         return torch.rot90(picture.flip(3) if self.mirrored else picture, self.quarter_turns, (2, 3))
 
     def turn_back(self, picture: torch.Tensor) -> torch.Tensor:
-        """Returns what `turn` was given."""
+        """Undoes `turn`."""
         straight = torch.rot90(picture, -self.quarter_turns, (2, 3))
         return straight.flip(3) if self.mirrored else straight
 
@@ -47,7 +47,7 @@ def decode(decoder: Decode, pixels: torch.Tensor, latent: torch.Tensor, passes: 
         pixels: (B, 3, H, W) in [0, 1]; H and W multiples of 64.
         latent: (B, 4, H/8, W/8).
         passes: number of views, 8, 4 or 1.
-        at_once: views that may be decoded in one batch; the result is the same but for rounding.
+        at_once: maximum number of views per batch; the result is the same except for rounding.
     """
     square = pixels.shape[2] == pixels.shape[3]
     views = []
@@ -61,8 +61,8 @@ def decode(decoder: Decode, pixels: torch.Tensor, latent: torch.Tensor, passes: 
 def lower_median(views: Sequence[torch.Tensor]) -> torch.Tensor:
     """Returns the elementwise lower median of eight, four or one tensors of one shape.
 
-    By comparisons of whole tensors: `torch.median` over a strided dimension took 7 to 20 times as
-    long on a CPU.
+    It compares whole tensors, because `torch.median` over a strided dimension is 7 to 20 times as slow on a
+    CPU.
     """
     if len(views) == 1:
         return views[0]
@@ -70,7 +70,7 @@ def lower_median(views: Sequence[torch.Tensor]) -> torch.Tensor:
     if len(views) == 4:
         return low[1]
     high = _sorted_four(views[4:])
-    # k-th smallest of two sorted rows: the least over all i of max(low[i], high[k - i]), k = 4.
+    # k-th smallest of two sorted rows: the minimum over all i of max(low[i], high[k - i]), k = 4.
     candidates = [torch.maximum(low[i], high[2 - i]) for i in range(3)]
     smallest = torch.minimum(low[3], high[3])
     for candidate in candidates:

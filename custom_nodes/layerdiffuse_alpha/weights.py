@@ -10,7 +10,7 @@ import folder_paths
 import safetensors
 import torch
 
-MERGED = "layerdiffuse_merged"  # metadata of a checkpoint that has a patch in its weights
+MERGED = "layerdiffuse_merged"  # metadata entry of a checkpoint that contains a patch
 FOLDER = "layer_model"
 AUTO = "auto"
 
@@ -19,12 +19,12 @@ folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOL
 
 
 def choices() -> list[str]:
-    """Returns "auto" and the names of all weight files that are there now."""
+    """Returns "auto" and the names of all weight files that exist now."""
     return [AUTO, *folder_paths.get_filename_list(FOLDER)]
 
 
 def patch_input() -> tuple[list[str], dict[str, str]]:
-    """Returns the input of the patching nodes that the old pack does not have: which patch file."""
+    """Returns the additional input of the patching nodes: the patch file."""
     return choices(), {"default": AUTO, "tooltip": "auto: the file of the config"}
 
 
@@ -32,7 +32,7 @@ def merged_patch(model: comfy.model_patcher.ModelPatcher) -> str | None:
     """Returns the name of the patch that scripts/merge-patch put into the model's checkpoint, if any.
 
     ComfyUI drops a checkpoint's metadata, but a model knows the file that it came from
-    (`cached_patcher_init`, ComfyUI 0.30 comfy/sd.py); where it does not, nothing is known.
+    (`cached_patcher_init`, ComfyUI 0.30 comfy/sd.py). If it does not, the result is None.
     """
     try:
         path = model.cached_patcher_init[1][0]
@@ -48,7 +48,7 @@ def load(name: str) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: no `layer_model` folder has the file.
-        ValueError: the file holds no tensors or cannot be read as weights.
+        ValueError: the file has no tensors or cannot be read as weights.
     """
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
@@ -58,5 +58,5 @@ def load(name: str) -> dict[str, torch.Tensor]:
     except Exception as exc:  # every format's reader raises its own kind
         raise ValueError(f"models/{FOLDER}/{name} cannot be read as weights: {exc}") from exc
     if not tensors:
-        raise ValueError(f"models/{FOLDER}/{name} holds no tensors")
+        raise ValueError(f"models/{FOLDER}/{name} has no tensors")
     return tensors

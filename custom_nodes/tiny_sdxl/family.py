@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SDXL with every width made small: two CLIP text encoders, a U-Net of three levels, TAESD's autoencoder.
+"""SDXL with small widths: two CLIP text encoders, a U-Net of three levels, TAESD's autoencoder.
 
-A checkpoint of it has the key names of an SDXL checkpoint and is told from SDXL by its widths
-alone, so that the graph that runs it is the graph that runs SDXL.
+Its checkpoints have the key names of an SDXL checkpoint, and only the widths are different. So the same
+graph runs both.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ CLIP_CONFIG = {
 
 
 class TinySDXLClipModel(SDXLClipModel):
-    """SDXL's pair of text encoders, both of CLIP_CONFIG's sizes."""
+    """SDXL's pair of text encoders, both with CLIP_CONFIG's sizes."""
 
     def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None) -> None:
         sizes = {"clip_l_model_config": CLIP_CONFIG, "clip_g_model_config": CLIP_CONFIG}

@@ -117,5 +117,5 @@ def test_a_damaged_file_is_named(layer_model, contents):
 def test_a_file_without_tensors_is_refused(layer_model):
     """A patch that patches nothing is an error."""
     save_file({}, layer_model / "empty.safetensors")
-    with pytest.raises(ValueError, match="holds no tensors"):
+    with pytest.raises(ValueError, match="has no tensors"):
         weights.load("empty.safetensors")
