@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def prepare() -> None:
-    """Puts ComfyUI and the packs on the path and gives ComfyUI its arguments, which it reads when imported."""
+    """Puts ComfyUI and the packs on the path, and sets the arguments that ComfyUI reads when it is imported."""
     app = str(ROOT / ".comfyui" / "app")
     if app in sys.path:
         return

@@ -1,6 +1,6 @@
-"""The golden pictures: stored requests, the pictures that they gave, and when another picture counts as the same.
+"""The golden pictures: stored requests, the expected pictures, and when another picture counts as the same.
 
-Pictures are compared as decoded pixels: alpha by itself, and colour multiplied with alpha, since colour
+Pictures are compared as decoded pixels: alpha on its own, and colour multiplied by alpha, because colour
 that cannot be seen does not count.
 """
 
@@ -22,12 +22,12 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two pictures of one request may be apart, in steps of 1/255.
+    """How much two pictures of one request may differ, in steps of 1/255.
 
     Attributes:
-        mean: of the absolute differences.
-        far: a sample that differs by more is far off.
-        far_share: share of samples that may be far off.
+        mean: maximum mean of the absolute differences.
+        far: a sample that differs by more than this is far apart.
+        far_share: maximum share of samples that are far apart.
     """
 
     mean: float
@@ -44,12 +44,12 @@ class Difference:
     far_share: float
 
     def is_within(self, tolerance: Tolerance) -> bool:
-        """Returns whether pictures so far apart count as the same."""
+        """Returns whether pictures with this difference count as the same."""
         return self.mean <= tolerance.mean and self.far_share <= tolerance.far_share
 
 
-# Measured (docs/golden.md): the same machine gives the same bytes; two threads in place of one, or AVX2
-# in place of AVX-512, move no sample by more than 1. A patch at 95 % of its strength is beyond it.
+# Measured (docs/golden.md): the same machine draws the same bytes; two threads instead of one, or AVX2
+# instead of AVX-512, change no sample by more than 1. A patch at 95 % of its strength exceeds it.
 TOLERANCE = Tolerance(mean=0.5, far=8, far_share=0.005)
 
 
@@ -66,7 +66,7 @@ class Case:
     request: dict[str, Any]
 
     def expected(self, profile: str) -> Path:
-        """Returns where the picture of a profile is, or would be."""
+        """Returns the path of a profile's picture, whether or not it exists."""
         name = "expected.png" if profile == STORED_PROFILE else f"expected.{profile}.png"
         return FOLDER / self.name / name
 
@@ -85,7 +85,7 @@ def pixels(png: bytes) -> Pixels:
     """Returns RGBA, uint8 [height, width, 4].
 
     Raises:
-        ValueError: it is another kind of picture.
+        ValueError: it is not an RGBA PNG.
     """
     with Image.open(io.BytesIO(png)) as picture:
         if picture.mode != "RGBA":
@@ -94,10 +94,10 @@ def pixels(png: bytes) -> Pixels:
 
 
 def differences(expected: Pixels, got: Pixels) -> dict[str, Difference]:
-    """Returns how far alpha and premultiplied colour are apart.
+    """Returns the differences of alpha and of premultiplied colour.
 
     Raises:
-        ValueError: the pictures are of different sizes.
+        ValueError: the pictures have different sizes.
     """
     if expected.shape != got.shape:
         raise ValueError(f"picture is {got.shape[1]}x{got.shape[0]}, expected {expected.shape[1]}x{expected.shape[0]}")
@@ -108,7 +108,7 @@ def differences(expected: Pixels, got: Pixels) -> dict[str, Difference]:
 
 
 def are_same(expected: Pixels, got: Pixels, tolerance: Tolerance = TOLERANCE) -> bool:
-    """Returns whether two pictures of one size count as the same."""
+    """Returns whether two pictures of the same size count as the same."""
     return all(difference.is_within(tolerance) for difference in differences(expected, got).values())
 
 

@@ -1,4 +1,4 @@
-"""An aiohttp application served on a loopback port from a thread, for as long as a `with` block lasts."""
+"""An aiohttp application that is served on a loopback port, from a thread, during a `with` block."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from aiohttp import web
 
 
 class LoopbackServer:
-    """Subclasses give `routes()`; `address` is `127.0.0.1:port` while the block runs."""
+    """Subclasses define `routes()`; `address` is `127.0.0.1:port` during the block."""
 
     address = ""
 

@@ -38,7 +38,7 @@ def outcome(report, **changed):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(report):
-    """Pictures are inside; there is no link, no script, and a prompt is text, whatever is in it."""
+    """It contains the pictures, has no links or scripts, and shows any prompt as text."""
     page = report.page([outcome(report)], "tiny")
     assert page.count('src="data:image/png;base64,') == 5
     assert not re.search(r"https?:|<link|<script", page)
@@ -47,7 +47,7 @@ def test_the_page_is_whole_and_needs_nothing_else(report):
 
 
 def test_what_differs_comes_first(report):
-    """A person sees the faults without scrolling, with their difference amplified."""
+    """The differing pictures come first, with their difference amplified."""
     different = outcome(report, got=png("blue"), same=False, words="colour: mean 170.000")
     page = report.page([outcome(report), different], "tiny")
     assert page.index('class="different"') < page.index('class="same"')
@@ -60,14 +60,14 @@ def test_what_differs_comes_first(report):
     ids=["job failed", "nothing stored", "other size"],
 )
 def test_missing_pictures_are_said_to_be_missing(report, changed):
-    """A failed job, a case without a picture and a picture of another size have a row all the same."""
+    """A failed job, a case without a stored picture and a picture of another size have a row, too."""
     row = report.row(outcome(report, same=False, **changed))
     assert "<i>none</i>" in row
     assert 'class="different"' in row
 
 
 def test_the_difference_shows_small_steps(report):
-    """Two steps of 1/255 are sixteen in the picture of the difference."""
+    """A difference of 2/255 is shown as 16/255."""
     apart = report.difference(outcome(report, got=png((255, 0, 0, 253))))
     with Image.open(io.BytesIO(apart)) as picture:
         assert np.asarray(picture).max() == 2 * report.AMPLIFIED
@@ -75,7 +75,7 @@ def test_the_difference_shows_small_steps(report):
 
 
 def test_a_picture_without_alpha_is_refused():
-    """An RGB picture is no golden picture, however right its colours."""
+    """An RGB picture is rejected, even if its colours are right."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2)).save(buffer, "PNG")
     with pytest.raises(ValueError, match="picture is RGB, expected RGBA"):

@@ -1,4 +1,4 @@
-"""What RunPod's Hub reads: .runpod/hub.json and tests.json, in the shape of its documentation."""
+"""The files that RunPod's Hub reads have the documented shape: .runpod/hub.json and tests.json."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def read(name):
 
 @pytest.mark.parametrize(("name", "schema"), [("hub.json", HUB), ("tests.json", TESTS)])
 def test_the_file_has_the_documented_shape(name, schema):
-    """Every field that the Hub asks for, of its type, and none that it does not know."""
+    """Every field that the Hub requires, with the right type, and no unknown field."""
     assert [error.message for error in Draft202012Validator(schema).iter_errors(read(name))] == []
 
 
@@ -80,13 +80,13 @@ def test_the_settings_of_the_hub_are_the_worker_s():
 
 
 def test_the_hub_s_tests_are_valid_requests():
-    """Against the workflow as SDXL runs it."""
+    """The workflow accepts them in SDXL's profile."""
     workflow = profiles.load(Settings(profile="sdxl"))
     for test in read("tests.json")["tests"]:
         assert workflow.parse(test["input"]).values == test["input"]
 
 
 def test_the_hub_finds_a_handler_that_starts_ours():
-    """And a Dockerfile."""
+    """The Hub requires a handler file and a Dockerfile."""
     assert "from handler.__main__ import main" in (ROOT / ".runpod" / "handler.py").read_text("utf-8")
     assert (ROOT / "Dockerfile").is_file()

@@ -76,12 +76,12 @@ def test_pure_modules_do_no_io(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_module_imports_torch(module):
-    """The handler's environment has no torch, and nothing asks for it."""
+    """The handler's environment has no torch, and no module needs it."""
     assert all(not name.startswith(("torch", "comfy.")) for name in imports(module))
 
 
 def test_no_parameter_or_node_is_named_in_python():
-    """Names, ids and defaults of the workflow are data: none of its words is a literal in handler/."""
+    """Names, ids and defaults of the workflow are data: none of them is a literal in handler/."""
     words = {
         *("negative_prompt", "num_inference_steps", "guidance_scale", "ckpt_name", "sampler_name", "KSampler"),
         "bad, ugly",

@@ -8,7 +8,7 @@ from handler.errors import JobCancelled, JobTimeout
 
 
 def test_time_left_is_positive_until_it_is_over():
-    """left_s gives what is left, then raises."""
+    """left_s returns the time left, then raises."""
     deadline = Deadline(0.05)
     assert 0 < deadline.left_s() <= 0.05
     time.sleep(0.06)

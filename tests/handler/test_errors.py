@@ -21,7 +21,7 @@ from handler.errors import GenerationError, NodeFailed, presentable
     ],
 )
 def test_presentable(text, expected):
-    """What callers read is one line of valid Unicode without absolute folders."""
+    """Callers get one line of valid Unicode without absolute folders."""
     assert presentable(text) == expected
 
 

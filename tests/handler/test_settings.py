@@ -34,7 +34,7 @@ def test_environment_variables_set_them(monkeypatch):
     ],
 )
 def test_a_wrong_value_is_refused(monkeypatch, name, value):
-    """A value that makes no sense stops the program at its start."""
+    """An invalid value stops the program when it starts."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()

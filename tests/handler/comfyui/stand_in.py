@@ -1,4 +1,4 @@
-"""A server that speaks ComfyUI's recorded protocol, for faults that the real one has only by chance."""
+"""A server that replays ComfyUI's recorded protocol, for faults that the real one shows only by chance."""
 
 import asyncio
 import base64
@@ -11,15 +11,15 @@ from loopback import LoopbackServer
 
 @dataclass
 class StandIn(LoopbackServer):
-    """Replays a transcript to whoever submits a graph.
+    """Replays a transcript for each submitted graph.
 
     Attributes:
         recorded: the transcript.
-        faults: what to do wrong in the first, second … submission, then nothing:
-            "close" drops the websocket before the picture, "mute" sends nothing after it is accepted,
-            "lose picture" and "lose end" leave frames out, "reset" answers /prompt with a broken connection.
+        faults: the fault in the first, second … submission; later ones have none:
+            "close" drops the websocket before the picture, "mute" sends nothing after accepting the graph,
+            "lose picture" and "lose end" leave frames out, "reset" drops the connection of /prompt.
         knows: whether /history has the run.
-        pending: whether /queue has the run, after an interrupt too.
+        pending: whether /queue has the run, even after an interrupt.
     """
 
     recorded: dict

@@ -18,7 +18,7 @@ GRAPH = {
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    """The waits of the protocol, shortened so that a test takes no longer than it must."""
+    """Shortens the protocol's waiting times, so that tests are fast."""
     monkeypatch.setattr(protocol, "FRAME_POLL_S", 0.05)
     monkeypatch.setattr(protocol, "SILENCE_S", 0.1)
     monkeypatch.setattr(protocol, "INTERRUPT_GRACE_S", 0.3)
@@ -34,7 +34,7 @@ def run(server, limit_s=10.0, on_progress=None):
 
 @pytest.mark.parametrize("name", ["success", "cached"])
 def test_a_run_gives_its_picture_and_is_forgotten(name):
-    """A run ends with its picture; its entry in the history, which would pile up, is removed."""
+    """A run ends with its picture, and its entry in the history is removed."""
     with StandIn(transcript(name)) as server:
         finished = run(server)
     png, _ = finished.result()
@@ -55,17 +55,17 @@ def test_each_run_has_names_of_its_own():
 
 
 def test_a_node_error_is_the_runs_error():
-    """The run comes back with the node's failure in it."""
+    """The returned run has the node's error."""
     with StandIn(transcript("node_error")) as server, pytest.raises(NodeFailed, match="3 channels"):
         run(server).result()
 
 
 @pytest.mark.parametrize("fault", ["close", "mute", "lose end", "lose picture"])
 def test_what_the_websocket_loses_is_fetched_otherwise(fault):
-    """With the socket dropped, silent, or frames missing: /history settles it, a lost picture is sent again."""
+    """If the socket drops, falls silent or loses frames, /history decides, and a lost picture is sent again."""
     with StandIn(transcript("success"), faults=[fault]) as server:
         if fault == "lose picture":
-            # The run ends properly but for the picture: ComfyUI sent none, so there is none to fetch.
+            # The run ends properly, but ComfyUI sent no picture, so there is none to fetch.
             finished = run(server)
             assert finished.pngs == []
             assert len(server.submissions) == 1
@@ -76,7 +76,7 @@ def test_what_the_websocket_loses_is_fetched_otherwise(fault):
 
 
 def test_a_socket_that_breaks_every_time_ends_in_an_error():
-    """After three runs without a picture it is given up, in bounded time."""
+    """After three runs without a picture, the client gives up within a bounded time."""
     with (
         StandIn(transcript("success"), faults=["close"] * 9) as server,
         pytest.raises(ComfyUnavailable, match="3 runs"),
@@ -86,7 +86,7 @@ def test_a_socket_that_breaks_every_time_ends_in_an_error():
 
 
 def test_a_run_that_comfyui_forgot_is_an_error():
-    """When the socket breaks and neither queue nor history know the run, ComfyUI was started again: an error."""
+    """If the socket breaks and neither queue nor history knows the run, ComfyUI was restarted: an error."""
     with (
         StandIn(transcript("success"), faults=["close"], knows=False) as server,
         pytest.raises(ComfyUnavailable, match="no longer knows"),
@@ -95,7 +95,7 @@ def test_a_run_that_comfyui_forgot_is_an_error():
 
 
 def test_a_broken_submission_is_an_error():
-    """When the answer to /prompt does not come, the job ends in an error and the run is taken off."""
+    """If /prompt does not answer, the job fails and the run is removed."""
     with StandIn(transcript("success"), faults=["reset"]) as server, pytest.raises(ComfyUnavailable):
         run(server)
     (prompt_id,) = {body["prompt_id"] for body in server.submissions}
@@ -130,7 +130,7 @@ def test_a_refused_graph_is_an_error_with_comfyuis_reason(name, reason):
 
 
 def test_a_deadline_ends_a_run_and_takes_it_off():
-    """When time is up, the run is deleted from the queue and interrupted by its own name."""
+    """After the deadline, the run is deleted from the queue and interrupted by its prompt_id."""
     before = time.monotonic()
     with StandIn(transcript("success"), faults=["mute"], knows=False, pending=True) as server:
         client = ComfyClient(server.address)
@@ -144,7 +144,7 @@ def test_a_deadline_ends_a_run_and_takes_it_off():
 
 
 def test_a_cancellation_ends_a_run_at_once():
-    """Cancelled from another thread, the run ends long before its deadline."""
+    """If it is cancelled from another thread, the run ends long before its deadline."""
     deadline = Deadline(600)
     threading.Timer(0.2, deadline.cancel).start()
     before = time.monotonic()

@@ -1,4 +1,4 @@
-"""extra_model_paths.yaml, by which ComfyUI finds weight files outside the models folder."""
+"""extra_model_paths.yaml tells ComfyUI about weight files outside the models folder."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ URL = f"https://huggingface.co/someone/some-model/resolve/{REVISION}/sub/Other.s
 
 
 def test_volumes_and_the_cache_are_listed(tmp_path):
-    """A volume as it is; files of the cache by links that have the names of models.txt."""
+    """It lists a volume itself, and files of the cache as links with the names of models.txt."""
     (tmp_path / "models.txt").write_text(f"[sdxl]\n{'0' * 64} 10 checkpoints/small.safetensors {URL}\n")
     (tmp_path / "volume" / "checkpoints").mkdir(parents=True)
     cached = tmp_path / "cache" / "models--someone--some-model" / "snapshots" / REVISION / "sub" / "Other.safetensors"
@@ -27,7 +27,7 @@ def test_volumes_and_the_cache_are_listed(tmp_path):
 
 
 def test_without_a_volume_or_a_cache_there_is_no_file(tmp_path):
-    """The usual case."""
+    """There is no file if all weights are in the models folder."""
     settings = Settings(weights_dirs="", hf_cache_dir=tmp_path / "none")
     assert model_paths.write(settings, tmp_path) is None
     assert list(tmp_path.iterdir()) == []

@@ -32,14 +32,14 @@ def installed(tmp_path):
 
 
 def test_a_missing_installation_is_an_error(tmp_path):
-    """Without ComfyUI's Python the error says so, without the path."""
+    """If ComfyUI's Python is missing, the error says so, without the path."""
     with pytest.raises(ComfyUnavailable, match="not installed") as caught:
         ComfyProcess(Settings(comfyui_dir=tmp_path)).client(Deadline(10))
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_full_disk_is_an_error(installed, monkeypatch):
-    """When the scratch folder cannot be made, the error has the system's reason."""
+    """If the scratch folder cannot be created, the error has the system's reason."""
 
     def no_space(**_):
         raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
@@ -50,7 +50,7 @@ def test_a_full_disk_is_an_error(installed, monkeypatch):
 
 
 def test_an_end_while_starting_is_an_error_at_once(installed):
-    """When the child ends before it is ready, the error has its exit status and does not wait for a timeout."""
+    """If the child ends before it is ready, the error has its exit status and comes without waiting."""
     before = time.monotonic()
     with pytest.raises(ComfyUnavailable, match="ended while starting, exit status 3"):
         installed("echo broken; exit 3").client(Deadline(60))
@@ -58,7 +58,7 @@ def test_an_end_while_starting_is_an_error_at_once(installed):
 
 
 def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
-    """After START_TIMEOUT_S the child is killed, the error says how long it had."""
+    """After START_TIMEOUT_S the child is killed, and the error names the time."""
     process = installed("exec sleep 600", start_timeout_s=0.5)
     with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.5 s"):
         process.client(Deadline(60))
@@ -67,7 +67,7 @@ def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
 
 
 def test_a_start_that_outlasts_the_jobs_is_given_up(installed):
-    """Jobs shorter than the start end one by one by their own deadlines; the start by its own, all the same."""
+    """Jobs with short deadlines time out one by one; the start still ends at its own deadline."""
     process = installed("exec sleep 600", start_timeout_s=1.0)
     ends = []
     for _ in range(4):
@@ -79,7 +79,7 @@ def test_a_start_that_outlasts_the_jobs_is_given_up(installed):
 
 
 def test_a_cancelled_job_does_not_wait_for_the_start(installed):
-    """Cancelling while ComfyUI starts ends the wait; ComfyUI goes on starting for the next job."""
+    """Cancelling while ComfyUI starts ends the wait; ComfyUI keeps starting for the next job."""
     process = installed("exec sleep 600")
     deadline = Deadline(60)
     deadline.cancel()
@@ -89,7 +89,7 @@ def test_a_cancelled_job_does_not_wait_for_the_start(installed):
 
 
 def test_stop_ends_the_child_and_its_folder(installed, tmp_path):
-    """After stop there is neither the process nor the scratch folder that its arguments name."""
+    """After stop, the process and the scratch folder in its arguments are gone."""
     process = installed(f'echo "$@" > {tmp_path}/arguments; exec sleep 600')
     deadline = Deadline(2)
     with pytest.raises(Exception):  # noqa: B017, PT011 -- how the wait ends is not the point
@@ -105,7 +105,7 @@ def test_stop_ends_the_child_and_its_folder(installed, tmp_path):
 
 
 def test_the_child_gets_no_secrets(installed, tmp_path, monkeypatch):
-    """Variables that name keys, tokens, secrets or passwords stay in the worker."""
+    """Variables with keys, tokens, secrets or passwords are not passed to ComfyUI."""
     process = installed(f"env > {tmp_path}/environment; exit 1")
     for name in ("RUNPOD_AI_API_KEY", "HF_TOKEN", "BUCKET_SECRET_ACCESS_KEY", "DB_PASSWORD"):
         monkeypatch.setenv(name, "xyzzy")
@@ -128,7 +128,7 @@ def test_the_child_writes_bytecode(installed, tmp_path, monkeypatch):
 
 
 def test_only_the_failed_comfyui_is_restarted(installed):
-    """A second report of the same failure does not end the ComfyUI that was started because of the first."""
+    """A second report of the same failure does not stop the ComfyUI that was started after the first."""
     process = installed("exec sleep 600")
     stale = ComfyClient("127.0.0.1:1")
     deadline = Deadline(0.3)

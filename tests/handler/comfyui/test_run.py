@@ -34,7 +34,7 @@ def replay(name, keep=lambda frame: True):
 
 @pytest.mark.parametrize("name", ["success", "cached"])
 def test_a_recorded_success_gives_picture_and_report(name):
-    """A run, also one that ComfyUI has in its cache, ends with one PNG of the reported size."""
+    """A run, cached or not, ends with one PNG of the reported size."""
     run = replay(name)
     assert run.finished
     png, output = run.result()
@@ -43,7 +43,7 @@ def test_a_recorded_success_gives_picture_and_report(name):
 
 
 def test_seconds_are_counted_by_node():
-    """Each node that ran has its time; together they are the run's."""
+    """Each node that ran has its time, and the times add up to the run's."""
     recorded = transcript("success")
     run = replay("success")
     assert set(run.seconds) == {str(n) for n in range(1, 10)}
@@ -65,7 +65,7 @@ def test_the_run_is_over_with_node_null_and_not_before():
 
 
 def test_progress_is_seen():
-    """While the sampler runs, its steps are known."""
+    """While the sampler runs, its progress is known."""
     recorded = transcript("success")
     run = Run(recorded["prompt_id"], recorded["output_node"])
     seen = []
@@ -104,7 +104,7 @@ def test_frames_of_another_run_are_ignored():
 
 
 def test_a_picture_of_another_node_is_not_the_result():
-    """Only pictures that come while the output node runs count, not previews before."""
+    """Only pictures that arrive while the output node runs count, not earlier previews."""
     recorded = transcript("success")
     run = Run(recorded["prompt_id"], recorded["output_node"])
     for frame, at_s in frames(recorded):
@@ -117,7 +117,7 @@ def test_a_picture_of_another_node_is_not_the_result():
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_another_number_of_pictures_than_one_is_an_error(count):
-    """No picture, or two, is no result."""
+    """A run with no picture, or with two, has no result."""
     run = replay("success")
     run.pngs = run.pngs * count
     with pytest.raises(BadPicture, match=f"produced {count} pictures"):
@@ -128,7 +128,7 @@ def test_another_number_of_pictures_than_one_is_an_error(count):
     ("name", "error"), [("success", None), ("cached", None), ("node_error", NodeFailed), ("interrupted", JobCancelled)]
 )
 def test_history_tells_the_same_end(name, error):
-    """The entry in /history gives the same outcome as the frames did."""
+    """The entry in /history leads to the same outcome as the frames."""
     recorded = transcript(name)
     heard, read = replay(name), Run(recorded["prompt_id"], recorded["output_node"])
     read.finish_from(recorded["history"][recorded["prompt_id"]])
@@ -143,7 +143,7 @@ def test_history_tells_the_same_end(name, error):
 
 @pytest.mark.parametrize("entry", [{}, {"status": None}, {"status": {"status_str": "error", "messages": []}}])
 def test_a_history_without_success_is_a_failure(entry):
-    """An entry that does not say success is never taken for one."""
+    """An entry without the status "success" is a failure."""
     run = Run("x", "9")
     run.finish_from(entry)
     with pytest.raises(NodeFailed):
@@ -152,20 +152,20 @@ def test_a_history_without_success_is_a_failure(entry):
 
 @given(st.text() | st.sampled_from(["[]", '{"type": 1, "data": {}}', '{"type": "x"}', '{"type": "x", "data": []}']))
 def test_any_text_is_a_message_or_nothing(text):
-    """Text that is not ComfyUI's is ignored, not an exception."""
+    """Text that is not a message of ComfyUI is ignored and raises nothing."""
     assert parse_text(text) is None or isinstance(parse_text(text), Message)
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_picture_or_nothing(frame):
-    """Bytes that are no PNG frame are ignored, not an exception."""
+    """Bytes that are not a PNG frame are ignored and raise nothing."""
     parsed = parse_binary(frame)
     assert (parsed is not None) == (frame[:8] == struct.pack(">II", 1, 2) and len(frame) > 8)
 
 
 @given(st.sampled_from(["executing", "executed", "progress", "execution_error", "execution_interrupted"]), st.data())
 def test_any_data_of_a_known_message_is_taken(kind, data):
-    """Known messages with missing or strange members do not raise; without a picture the run has no result."""
+    """Known messages with missing or unexpected members raise nothing; without a picture the run has no result."""
     members = st.dictionaries(
         st.sampled_from(["node", "output", "value", "max", "exception_type", "exception_message", "node_type"]),
         st.none() | st.integers() | st.text() | st.lists(st.integers()),

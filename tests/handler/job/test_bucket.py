@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n not decoded here"
 
 @pytest.fixture(scope="module")
 def s3():
-    """The address of a server that speaks S3's protocol, with one bucket in it."""
+    """The URL of a server that speaks S3's protocol and has one bucket."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -39,7 +39,7 @@ def s3():
 
 @pytest.fixture
 def nowhere():
-    """An address that nobody listens on."""
+    """A URL that no server listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -62,40 +62,40 @@ def bucket(endpoint, **more):
 
 
 def test_a_picture_is_readable_at_its_signed_url(s3):
-    """Whoever has the URL gets the bytes, as a PNG, without any key."""
+    """The URL returns the PNG without a key."""
     answer = requests.get(bucket(s3).put(NAME, PNG), timeout=10)
     assert answer.content == PNG
     assert answer.headers["Content-Type"] == "image/png"
 
 
 def test_a_public_bucket_has_plain_urls(s3):
-    """With BUCKET_PUBLIC_URL the reply's URL is that, and the name."""
+    """With BUCKET_PUBLIC_URL, the reply's URL is that URL followed by the file name."""
     url = bucket(s3, bucket_public_url="https://cdn.example/pictures/").put(NAME, PNG)
     assert url == f"https://cdn.example/pictures/{NAME}"
 
 
 @pytest.mark.parametrize(("change", "reason"), [({"name": "absent"}, "NoSuchBucket"), ({"name": "a b"}, "Validation")])
 def test_a_bucket_that_refuses_is_an_error(s3, change, reason):
-    """A missing bucket says so in S3's word; no key is in the message."""
+    """If the bucket is missing, the message has S3's error code and no key."""
     with pytest.raises(BucketUnavailable, match=reason) as caught:
         dataclasses.replace(bucket(s3), **change).put(NAME, PNG)
     assert "hush" not in str(caught.value)
 
 
 def test_a_bucket_out_of_reach_is_an_error(nowhere):
-    """Nobody listens: an error without keys, in seconds."""
+    """If the server is down, the upload fails within seconds, and the message has no key."""
     with pytest.raises(BucketUnavailable, match="EndpointConnectionError"):
         bucket(nowhere).put(NAME, PNG)
 
 
 def test_secrets_are_not_shown(s3):
-    """Neither settings nor bucket print the secret."""
+    """The representations of settings and bucket do not contain the secret."""
     assert "hush" not in repr(bucket(s3)) + repr(settings(s3))
 
 
 @pytest.mark.parametrize("left_out", ["BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_NAME"])
 def test_half_a_bucket_stops_the_program(monkeypatch, left_out):
-    """Three of the four settings are a mistake, and the missing one is named."""
+    """Three of the four settings are an error that names the missing one."""
     values = {
         "BUCKET_ENDPOINT_URL": "https://s3.example",
         "BUCKET_ACCESS_KEY_ID": "key",
@@ -110,7 +110,7 @@ def test_half_a_bucket_stops_the_program(monkeypatch, left_out):
 
 
 def test_without_settings_there_is_no_bucket():
-    """Pictures are then in the replies."""
+    """Without these settings there is no bucket, and pictures are in the replies."""
     assert Buckets(Settings()).of_job(None) is None
 
 
@@ -120,7 +120,7 @@ def job_config(endpoint, **changed):
 
 
 def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
-    """s3Config in RunPod's words; a path behind the address does not matter."""
+    """s3Config has RunPod's field names; a path after the host is ignored."""
     buckets = Buckets(Settings(bucket_allowed_endpoints=f"https://s3.example, {s3}/"))
     found = buckets.of_job(job_config(s3 + "/ignored"))
     assert isinstance(found, Bucket)
@@ -147,27 +147,27 @@ def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
     ],
 )
 def test_another_s3_config_is_refused(config, fault):
-    """Other addresses and shapes are the caller's error, before anything is drawn; no value is repeated."""
+    """Other URLs and shapes are rejected before anything is drawn, and the message repeats no value."""
     with pytest.raises(InvalidInput, match=fault) as caught:
         Buckets(Settings(bucket_allowed_endpoints="https://s3.example")).of_job(config)
     assert "hush" not in str(caught.value)
 
 
 def test_no_address_is_allowed_by_default():
-    """A worker connects to no address that a caller names, unless told."""
+    """By default a worker connects to no URL that a caller names."""
     with pytest.raises(InvalidInput, match="not one of"):
         Buckets(Settings()).of_job(job_config("https://s3.example"))
 
 
 def test_an_allowed_address_that_is_none_stops_the_program(monkeypatch):
-    """A typing mistake in the allow-list shows at the start."""
+    """A typing mistake in the allow-list is reported at the start."""
     monkeypatch.setenv("BUCKET_ALLOWED_ENDPOINTS", "https://s3.example, s3.example")
     with pytest.raises(ValidationError, match="BUCKET_ALLOWED_ENDPOINTS must be"):
         Settings()
 
 
 class Drawn:
-    """A generator that has a picture at once."""
+    """A generator that returns a picture immediately."""
 
     def parse(self, raw):
         return Request(raw)
@@ -182,7 +182,7 @@ def run(buckets, job):
 
 
 def test_a_job_answers_with_the_url(s3):
-    """Both URLs are the bucket's; the base64 stays out."""
+    """Both URLs point to the bucket, and there is no base64."""
     reply = run(Buckets(settings(s3)), {})
     assert set(reply) == {"status", "url", "image_url", "filename", "seed", "info"}
     assert reply["url"] == reply["image_url"]
@@ -191,12 +191,12 @@ def test_a_job_answers_with_the_url(s3):
 
 
 def test_a_job_keeps_its_picture_when_the_bucket_is_gone(nowhere):
-    """The picture comes in the reply instead."""
+    """If the bucket is unreachable, the picture is in the reply."""
     reply = run(Buckets(settings(nowhere)), {})
     assert base64.b64decode(reply["image_base64"]) == PNG
 
 
 def test_a_job_with_a_bad_bucket_is_refused(s3):
-    """It is an error of the request."""
+    """A bucket that is not allowed is an invalid request."""
     reply = run(Buckets(settings(s3)), {"s3Config": {"bucketName": "pictures"}})
     assert reply["error"].startswith("invalid_input: s3Config")

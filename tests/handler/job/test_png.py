@@ -25,7 +25,7 @@ def pixels(png):
 
 
 def test_a_whole_rgba_png_of_the_size_is_accepted(make_png):
-    """check returns for what the output node sends."""
+    """The output node's PNG passes the check."""
     assert check_png(make_png(128, 64), 128, 64) is None
 
 
@@ -38,13 +38,13 @@ def test_a_whole_rgba_png_of_the_size_is_accepted(make_png):
     ],
 )
 def test_another_picture_is_refused(make_png, arguments, reason):
-    """Another size or pixel format than asked for is refused."""
+    """A PNG of another size or pixel format is rejected."""
     with pytest.raises(BadPicture, match=reason):
         check_png(make_png(**arguments), 64, 64)
 
 
 def test_no_cut_is_accepted(make_png):
-    """However many bytes are missing at the end, it shows."""
+    """A PNG is rejected if any number of bytes is missing at the end."""
     png = make_png()
     for length in range(len(png)):
         with pytest.raises(BadPicture):
@@ -52,7 +52,7 @@ def test_no_cut_is_accepted(make_png):
 
 
 def test_no_changed_byte_is_accepted(make_png):
-    """Whichever byte is damaged, it shows."""
+    """A PNG is rejected if any byte is damaged."""
     png = make_png()
     for position in range(len(png)):
         damaged = bytearray(png)
@@ -110,7 +110,7 @@ def test_a_picture_without_a_report_is_an_error(output):
 
 
 def test_recompression_keeps_the_pixels(make_png):
-    """The recompressed picture is smaller, whole, and decodes to the same rows."""
+    """The recompressed PNG is smaller, complete, and decodes to the same rows."""
     png = make_png(256, 256, level=0)
     smaller = recompress(png)
     assert len(smaller) < len(png) / 10
@@ -119,13 +119,13 @@ def test_recompression_keeps_the_pixels(make_png):
 
 
 def test_a_png_without_chunks_is_refused():
-    """A bare signature is no picture."""
+    """A signature without chunks is rejected."""
     with pytest.raises(BadPicture, match="no chunks"):
         check_png(SIGNATURE, 64, 64)
 
 
 def test_a_png_must_begin_and_end_as_one(make_png):
-    """Whole chunks in another order are no picture."""
+    """Complete chunks in the wrong order are rejected."""
     png = make_png()
     end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
     with pytest.raises(BadPicture, match="begin with IHDR"):

@@ -24,7 +24,7 @@ def touch(settings, workflow):
 
 
 def test_auto_takes_sdxl_only_with_all_its_weights(settings):
-    """With one of the weight files missing the tiny profile runs; with all there, the stored graph."""
+    """If one of the weight files is missing, the tiny profile runs; if all are present, the stored graph."""
     assert load(settings).profile == "tiny"
     touch(settings, load(settings.model_copy(update={"profile": "sdxl"})))
     assert load(settings).profile == "sdxl"
@@ -33,7 +33,7 @@ def test_auto_takes_sdxl_only_with_all_its_weights(settings):
 
 
 def test_a_set_profile_is_taken_whatever_is_there(settings):
-    """PROFILE=sdxl never becomes the tiny model; what is missing is known by name."""
+    """PROFILE=sdxl never falls back to the tiny model; the missing files are known by name."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     assert workflow.profile == "sdxl"
     assert [str(file) for file in missing_models(workflow, settings)] == [
@@ -46,7 +46,7 @@ def test_a_set_profile_is_taken_whatever_is_there(settings):
 @pytest.mark.parametrize("name", ["txt2img_alpha.json", "txt2img_alpha.params.json", "profiles/tiny.json"])
 @pytest.mark.parametrize("contents", [None, b"", b"{", b"\xff\xfe", b"[]", b"null"])
 def test_a_damaged_file_is_named(settings, name, contents):
-    """A missing, half-written or foreign file is a clear error with the file's or workflow's name."""
+    """A missing, incomplete or wrong file is an error with the file's or workflow's name."""
     path = settings.workflows_dir / name
     path.unlink()
     if contents is not None:

@@ -27,7 +27,7 @@ def test_the_reply_has_the_documented_fields(png):
 
 
 def test_a_smaller_limit_drops_copies_then_compresses_then_fails(png):
-    """With ever smaller limits: image_url goes, then url, then bytes by compression, then a clear error."""
+    """As the limit shrinks, image_url is dropped, then url, then the PNG is compressed, then the job fails."""
     whole = len(json.dumps(reply.build(OUTCOME, png, 10**7)))
     copy = 4 * len(png) // 3
     assert "image_url" in reply.build(OUTCOME, png, whole)
@@ -50,7 +50,7 @@ def test_the_limit_holds(png, limit):
 
 
 def test_a_picture_in_a_bucket_needs_no_pixels():
-    """Both URLs are the bucket's, and there is no base64."""
+    """Both URLs point to the bucket, and there is no base64."""
     outcome = Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, "https://bucket/alpha_1_abcdef.png")
     built = reply.build(outcome, None, 10)
     assert built["url"] == built["image_url"] == outcome.url
@@ -81,13 +81,13 @@ def test_checking_the_size_encodes_nothing(png, monkeypatch):
 
 
 def test_an_outcome_survives_storage():
-    """What is read back from JSON is what was stored."""
+    """An outcome that is read back from JSON equals the stored one."""
     picture = Picture(b"png", "alpha_1_abcdef.png", {"seed": 7}, {"seconds": {"total": 1.5}})
     outcome = Outcome.of(picture, None)
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
 
 
 def test_an_outcome_stored_by_an_older_version_is_read():
-    """It has the old name of one field."""
+    """Before 0.2.0, one field had another name."""
     stored = {"filename": "alpha_1_abcdef.png", "drawn": {"seed": 7}, "info": {}, "url": None}
     assert Outcome.from_json(stored) == Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, None)

@@ -53,7 +53,7 @@ def fetch(models_dir, *entries, problems=None, **settings):
 
 
 def test_a_file_is_downloaded(server, tmp_path):
-    """Nothing else is left in the folder, and a second call makes no request."""
+    """Only the file is left in the folder, and a second call makes no request."""
     for _ in range(2):
         assert fetch(tmp_path / "models", entry(server.url())) == {NAME: None}
     assert (tmp_path / "models" / NAME).read_bytes() == CONTENT
@@ -219,7 +219,7 @@ def test_without_an_exact_size_the_hash_decides(server, tmp_path, content, reque
 
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_temporary_error_is_retried(server, tmp_path, code):
-    """These statuses go away."""
+    """These statuses are retried."""
     server.plan = [status(code)] * 2
     assert fetch(tmp_path, entry(server.url())) == {NAME: None}
     assert len(server.seen) == 3

@@ -39,7 +39,7 @@ def write_to_cache(settings):
 
 
 def test_the_models_folder_comes_first(settings, tmp_path):
-    """Then the volumes, then the hub's cache, in which the file has the hub's name."""
+    """The models folder comes first, then the volumes, then the hub's cache, under the hub's file name."""
     assert locate.find(FILE, settings) is None
     in_cache = write_to_cache(settings)
     assert locate.find(FILE, settings) == Found(in_cache, settings.hf_cache_dir)
@@ -49,7 +49,7 @@ def test_the_models_folder_comes_first(settings, tmp_path):
 
 
 def test_a_faulty_list_does_not_hide_a_volume(settings, tmp_path):
-    """A fault in models.txt only means that the cache is not searched."""
+    """If models.txt has a fault, only the cache is not searched."""
     write_to_cache(settings)
     settings.models_file.write_text("nonsense")
     assert locate.cached(settings) == {}

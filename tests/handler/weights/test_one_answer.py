@@ -24,7 +24,7 @@ CACHED = f"cache/models--someone--weights/snapshots/{REVISION}"
 
 
 class EmptyHub(LoopbackServer):
-    """Has no file, and counts who asks."""
+    """Has no file, and counts requests."""
 
     def __init__(self):
         self.paths = []
@@ -65,7 +65,7 @@ def settings(tmp_path, monkeypatch, hub):
 
 
 def put(tmp_path, place):
-    """Puts the three files into one of the places."""
+    """Puts the three files into one of the folders."""
     for name in NAMES:
         path = tmp_path / place / (Path(name).name if place == CACHED else name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,12 +35,12 @@ json_values = st.recursive(
     ],
 )
 def test_accepts(raw):
-    """Values on and within the bounds come back as they are."""
+    """Values on and within the bounds are returned unchanged."""
     assert parse(raw, PARAMETERS).values == raw
 
 
 def test_null_of_a_random_parameter_is_absence():
-    """A null seed is left out, so that one is drawn."""
+    """A null seed is left out, so that it becomes random."""
     assert parse({"prompt": "x", "seed": None}, PARAMETERS).values == {"prompt": "x"}
 
 
@@ -71,7 +71,7 @@ def test_null_of_a_random_parameter_is_absence():
     ],
 )
 def test_rejects(field, value, got):
-    """A value that is out of range or of another type is one fault: the field, what is expected, what came."""
+    """A value of the wrong range or type is one fault with the field, the expectation and the value."""
     with pytest.raises(InvalidInput) as caught:
         parse({"prompt": "x", field: value}, PARAMETERS)
     (fault,) = caught.value.details
@@ -99,13 +99,13 @@ def test_reports_every_fault_at_once():
 
 @pytest.mark.parametrize("raw", [None, [], "x", 3, True])
 def test_input_must_be_an_object(raw):
-    """Anything but an object is refused as such."""
+    """Anything other than an object is rejected."""
     with pytest.raises(InvalidInput, match="input must be an object, got"):
         parse(raw, PARAMETERS)
 
 
 def test_a_flood_of_faults_stays_readable():
-    """A thousand unknown fields of great length give a bounded message."""
+    """A thousand long unknown fields make a bounded message."""
     with pytest.raises(InvalidInput) as caught:
         parse({"x" * 1000 + str(n): n for n in range(1000)}, PARAMETERS)
     assert len(caught.value.message) <= MESSAGE_CHARACTERS
@@ -113,7 +113,7 @@ def test_a_flood_of_faults_stays_readable():
 
 
 def outcome(raw):
-    """Returns what a request sets, or the text of its refusal."""
+    """Returns the values of a request, or the error text."""
     try:
         return parse(raw, PARAMETERS).values
     except InvalidInput as exc:
@@ -122,14 +122,14 @@ def outcome(raw):
 
 @given(json_values)
 def test_any_json_is_accepted_or_refused_as_invalid_input(raw):
-    """Whatever JSON holds, nothing but InvalidInput is raised, and its text can be sent."""
+    """For any JSON value, only InvalidInput is raised, and its text is valid Unicode."""
     found = outcome(raw)
     assert json.loads(json.dumps(found, ensure_ascii=False).encode()) == found
 
 
 @given(st.sampled_from([p.name for p in PARAMETERS]), json_values)
 def test_any_value_of_a_field_is_accepted_or_refused_as_invalid_input(field, value):
-    """Accepted values come back unchanged, all others are refused by the field's name."""
+    """Accepted values are returned unchanged; all others are rejected with the field's name."""
     found = outcome({"prompt": "x", field: value})
     if isinstance(found, dict):
         assert found.get(field) == value

@@ -13,7 +13,7 @@ PROFILES = Path(__file__).parents[3] / "workflows" / "profiles"
 
 
 def test_stored_graph_is_never_changed(workflow):
-    """Rendering gives a new graph each time and leaves the stored one alone."""
+    """Rendering returns a new graph each time and does not change the stored one."""
     before = workflow.render({})
     changed = workflow.render({"prompt": "a fish", "seed": 5})
     changed["1"]["inputs"]["ckpt_name"] = "other"
@@ -35,7 +35,7 @@ def test_stored_graph_is_never_changed(workflow):
     )
 )
 def test_what_a_request_sets_is_what_differs(workflow, request_values):
-    """Exactly the inputs that a request names differ from the stored graph, and they hold its values."""
+    """Exactly the inputs that a request sets differ from the stored graph, and they have its values."""
     graph, stored = workflow.render(workflow.parse(request_values).values), workflow.render({})
     places = {(p.node, p.input): p.name for p in workflow.parameters}
     for node_id, node in graph.items():
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_public_api(workflow):
 
 
 def test_tiny_profile_changes_names_and_sizes_only(files, workflow):
-    """The graph of the tiny profile is the stored one but for file names and sizes."""
+    """The tiny profile's graph is the stored one, except for file names and sizes."""
     graph, params, profile = files
     tiny = build("txt2img_alpha", graph, params, "tiny", profile).render({})
     stored = workflow.render({})
@@ -91,7 +91,7 @@ def test_every_stored_profile_goes_with_the_stored_workflow(files, profile):
 
 
 def test_the_merged_profile_does_not_patch_again(files):
-    """With the patch in the checkpoint, its weight is 0 and its file is not asked for."""
+    """If the checkpoint contains the patch, its weight is 0 and its file is not needed."""
     graph, params, _ = files
     overrides = json.loads((PROFILES / "merged.json").read_text("utf-8"))
     merged = build("txt2img_alpha", graph, params, "merged", overrides)
@@ -138,7 +138,7 @@ def put(value, *keys):
     ],
 )
 def test_a_wrong_file_is_refused_with_the_reason(files, change, reason):
-    """Files that do not agree with each other are refused when they are read, not when a job runs."""
+    """Inconsistent files are rejected when they are read, not when a job runs."""
     graph, params, profile = copy.deepcopy(files)
     change(graph, params, profile)
     with pytest.raises(WorkflowInvalid, match="workflow") as caught:
@@ -148,6 +148,6 @@ def test_a_wrong_file_is_refused_with_the_reason(files, change, reason):
 
 @pytest.mark.parametrize("graph", [None, [], 3, {"1": None}, {"1": {"inputs": {}}}])
 def test_a_graph_of_another_form_is_refused(files, graph):
-    """JSON that is no graph in API format is a clear error."""
+    """JSON that is not a graph in API format is an error."""
     with pytest.raises(WorkflowInvalid, match="malformed"):
         build("txt2img_alpha", graph, files[1], "sdxl")
