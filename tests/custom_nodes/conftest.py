@@ -10,7 +10,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def layer_model(tmp_path):
-    """An own `layer_model` folder, which ComfyUI looks into first."""
+    """A `layer_model` folder of the test, which ComfyUI searches first."""
     import folder_paths
 
     folders, _ = folder_paths.folder_names_and_paths["layer_model"]
@@ -21,7 +21,7 @@ def layer_model(tmp_path):
 
 @pytest.fixture(scope="session")
 def checkpoint():
-    """(model, clip, vae) of the tiny checkpoint, by ComfyUI's own loader node."""
+    """(model, clip, vae) of the tiny checkpoint, loaded by ComfyUI's own loader node."""
     import nodes
     import tiny_sdxl  # noqa: F401 -- registers the family
 

@@ -107,7 +107,7 @@ def unit_inputs(case):
 
 
 def unet(patched, inputs, options) -> torch.Tensor:
-    """Returns what the U-Net gives when ComfyUI has loaded the patched model."""
+    """Returns the U-Net's output after ComfyUI has loaded the patched model."""
     comfy.model_management.load_models_gpu([patched])
     inputs = {key: value.to(patched.model.get_dtype_inference()) for key, value in inputs.items()}
     with torch.no_grad():
@@ -188,7 +188,7 @@ def upstream():
 
 
 def assert_close(found, expected, tolerance=1e-5) -> None:
-    """Asserts that no value differs by more than `tolerance` of the largest, which is one to ten here."""
+    """Asserts that no value differs by more than `tolerance` times the largest value, which is one to ten here."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
@@ -202,19 +202,19 @@ def attend(base, case) -> torch.Tensor:
 
 @pytest.mark.parametrize("case", UNIT_CASES)
 def test_a_unit_equals_the_recorded_one(base, recorded, case):
-    """One attention gives what the old pack's gives, in both ways of adding the differences."""
+    """One attention's output equals the old pack's, for both ways of adding the differences."""
     assert_close(attend(base, case), recorded[f"unit: {case}"])
 
 
 @pytest.mark.parametrize("case", UNIT_CASES)
 def test_a_unit_equals_the_old_packs(base, upstream, case):
-    """One attention gives what the old pack's own code gives now."""
+    """One attention's output equals that of the old pack's code."""
     assert_close(attend(base, case), upstream.attend(base, case))
 
 
 @pytest.mark.parametrize("case", UNET_CASES)
 def test_the_unet_equals_the_recorded_one(model_fp64, write, recorded, case):
-    """The whole U-Net gives what it gives with the old pack's patch, and not what it gives unpatched."""
+    """The U-Net's output equals that with the old pack's patch, and differs from the unpatched one."""
     patched, inputs, options = apply(model_fp64, write, case)
     found = unet(patched, inputs, options)
     assert_close(found, recorded[f"unet: {case}"], 1e-6)
@@ -223,19 +223,19 @@ def test_the_unet_equals_the_recorded_one(model_fp64, write, recorded, case):
 
 @pytest.mark.parametrize("case", UNET_CASES)
 def test_the_unet_equals_the_old_packs(model_fp64, write, upstream, case):
-    """The whole U-Net gives what it gives now with the old pack's own code."""
+    """The U-Net's output equals that with the old pack's code."""
     expected = upstream.unet(model_fp64, case)
     assert_close(unet(*apply(model_fp64, write, case)), expected, 1e-6)
 
 
 @pytest.mark.parametrize("case", ["one frame", "two frames", "three frames"])
 def test_single_precision_is_near(model, write, recorded, case):
-    """In fp32 the whole U-Net stays within rounding of the recorded output."""
+    """In fp32 the U-Net's output equals the recorded one except for rounding."""
     assert_close(unet(*apply(model, write, case)), recorded[f"unet: {case}"], 1e-4)
 
 
 def test_inputs_and_outputs_are_those_of_the_old_pack():
-    """Names, order and options that workflows in the wild rely on; ours come after, optional."""
+    """Names, order and options are those that existing workflows rely on; ours are optional and come last."""
     joint, cond_joint = sd15.LayeredDiffusionJointApply, sd15.LayeredDiffusionCondJointApply
     inputs = joint.INPUT_TYPES()
     assert inputs["required"] == {"model": ("MODEL",), "config": ([JOINT],)}
@@ -266,7 +266,7 @@ def test_each_config_has_its_file(model, write):
 
 
 def test_the_original_model_is_not_changed(model, write):
-    """Before, while and after the patched clone is loaded, the original gives the same numbers and has its options."""
+    """Before, while and after the patched clone is loaded, the original has the same output and options."""
     inputs, options, _ = unet_inputs("three frames")
     before, size, version = unet(model, inputs, options), model.model_size(), model.patches_uuid
     keys = set(model.model.state_dict())
@@ -283,7 +283,7 @@ def test_the_original_model_is_not_changed(model, write):
 
 @pytest.mark.parametrize("loaded_before", [False, True])
 def test_comfyui_counts_and_loads_the_layers(model, write, loaded_before):
-    """ComfyUI's loader takes every layer of the patch, whether or not it has the original loaded already."""
+    """ComfyUI loads every layer of the patch, whether or not the original is already loaded."""
     comfy.model_management.unload_all_models()
     if loaded_before:
         comfy.model_management.load_models_gpu([model])
@@ -303,7 +303,7 @@ def test_comfyui_counts_and_loads_the_layers(model, write, loaded_before):
 
 
 def test_a_new_prompt_loads_nothing_again(model, write, monkeypatch):
-    """A node that runs again with other conditionings gives the same layers and version; another model new ones."""
+    """A node that runs again with other conditionings reuses layers and version; another model makes new ones."""
     name = write(tiny_sd15.patch_tensors(model, 3))
     node = sd15.LayeredDiffusionJointApply()
     (first,) = node.apply(model, JOINT, conditioning("one"), patch_name=name)
@@ -325,7 +325,7 @@ def test_a_new_prompt_loads_nothing_again(model, write, monkeypatch):
 
 
 def test_other_patches_of_the_attentions_stay_in_force(model, write):
-    """A low-rank patch of an attention's weight acts under the sharing as a changed weight does."""
+    """A low-rank patch of an attention's weight has the same effect under sharing as a changed weight."""
     inputs, options, _ = unet_inputs("two frames")
     name = write(tiny_sd15.patch_tensors(model, 2))
     key = f"{ATTENTIONS[3]}.to_v.weight"
@@ -341,7 +341,7 @@ def test_other_patches_of_the_attentions_stay_in_force(model, write):
 
 
 def test_comfyuis_attention_patches_work_with_it(model, write):
-    """Patches that hand on what they get, as context and as value, change nothing; a value of zeros does."""
+    """Patches that pass on their context and value change nothing; a value of zeros does."""
     inputs, options, _ = unet_inputs("two frames")
     patched = sd15.apply_attention_sharing(model, write(tiny_sd15.patch_tensors(model, 2)), 2)
     expected = unet(patched, inputs, options)
@@ -354,7 +354,7 @@ def test_comfyuis_attention_patches_work_with_it(model, write):
 
 
 def test_sd2_counts_as_compatible(write):
-    """As in the old pack an SD 2 model may be patched, if its widths fit."""
+    """As in the old pack, an SD 2 model can be patched if its widths fit."""
     model = tiny_sd15.make_model()
     model.model.model_config = comfy.supported_models.SD20(dict(tiny_sd15.UNET))
     patched = sd15.apply_attention_sharing(model, write(tiny_sd15.patch_tensors(model, 1)))
@@ -362,7 +362,7 @@ def test_sd2_counts_as_compatible(write):
 
 
 def test_prompts_in_one_batch_and_in_separate_calls_agree(model_fp64, write):
-    """Positive and negative prompt give the same in one call of the U-Net, in either order, and in two."""
+    """Positive and negative prompt have the same output in one call of the U-Net, in either order, or in two."""
     case = "three frames"
     patched, inputs, options = apply(model_fp64, write, case)
     together = unet(patched, inputs, options)
@@ -374,7 +374,7 @@ def test_prompts_in_one_batch_and_in_separate_calls_agree(model_fp64, write):
 
 
 def test_units_of_one_call_share_a_context_and_no_other(base):
-    """A unit takes the prepared context of a unit before it for the same context alone."""
+    """A unit reuses the prepared context of an earlier unit only for the same context."""
     x, context, options = unit_inputs("cross, 2 frames, 3 positions")
     layer = attention_sharing.SharingLayer(tiny_sd15.patch_tensors(base, 2), 1, 2)
     unit = SharedAttention(base.get_model_object(ATTENTIONS[1]), layer)
@@ -387,7 +387,7 @@ def test_units_of_one_call_share_a_context_and_no_other(base):
 
 
 def test_prompts_of_other_lengths_are_repeated():
-    """A frame's prompt of another number of tokens replaces the positive one alone; lengths are made equal."""
+    """A frame's prompt with another number of tokens replaces only the positive one; lengths are made equal."""
     framed = tiny_sd15.numbers("framed", 2, 2, 4, 16)
     new = tiny_sd15.numbers("new", 1, 6, 16)
     found = overwrite(framed, [None, new], [1, 0])
@@ -400,7 +400,7 @@ def test_prompts_of_other_lengths_are_repeated():
 
 
 def test_one_control_image_a_scene_or_one_for_all(model, write):
-    """One image goes to all scenes, as many as scenes go one to each; another number is a clear error."""
+    """One image is used for all scenes, one per scene is used for each; any other number is an error."""
     name = write(tiny_sd15.patch_tensors(model, 2, True, encoder=tiny_sd15.NARROW_ENCODER))
     inputs, options, _ = unet_inputs("two frames")
     image = tiny_sd15.numbers("image", 1, 64, 128, 3).sigmoid()
@@ -423,7 +423,7 @@ def test_one_control_image_a_scene_or_one_for_all(model, write):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (128, 256)])
 def test_a_control_image_of_another_size_is_refused(model, write, height, width):
-    """A control image that does not fit the latent is an error that names both, turned by a quarter too."""
+    """A control image that does not fit the latent, even by a quarter turn, is an error that names both sizes."""
     name = write(tiny_sd15.patch_tensors(model, 2, True, encoder=tiny_sd15.NARROW_ENCODER))
     inputs, options, _ = unet_inputs("two frames")
     patched = sd15.apply_attention_sharing(model, name, 2, torch.zeros(1, height, width, 3))
@@ -432,7 +432,7 @@ def test_a_control_image_of_another_size_is_refused(model, write, height, width)
 
 
 def test_a_batch_that_is_no_multiple_is_refused(model, write):
-    """Four pictures are no scenes of three, nor are three of positive and three of negative of two."""
+    """A batch that is not a multiple of the frames is an error, also counted per prompt."""
     for frames, pictures, kinds in ((3, 4, [0]), (2, 3, [0, 1])):
         patched = sd15.apply_attention_sharing(model, write(tiny_sd15.patch_tensors(model, frames)), frames)
         batch = pictures * len(kinds)
@@ -458,7 +458,7 @@ def test_a_batch_that_is_no_multiple_is_refused(model, write):
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(model, write, change, reason):
-    """Any tensor that is missing, superfluous or of another shape is an error that names it."""
+    """A missing, unexpected or wrongly shaped tensor is an error that names it."""
     narrow = tiny_sd15.NARROW_ENCODER
     frames, has_control = 3 if change == "fewer frames" else 2, change == "no control"
     tensors = tiny_sd15.patch_tensors(model, frames, has_control, RANK, narrow)
@@ -476,7 +476,7 @@ def test_a_file_that_does_not_fit_is_refused(model, write, change, reason):
 
 
 def test_what_cannot_be_patched_says_so(model, write, checkpoint):
-    """A model of another family, one that is patched already, and a prompt of another width are clear errors."""
+    """A model of another family, an already patched one, and a prompt of another width are errors."""
     tensors = tiny_sd15.patch_tensors(model, 3)
     name = write(tensors)
     with pytest.raises(ValueError, match="patch.safetensors needs an SD 1.5 model, got TinySDXL"):
@@ -490,7 +490,7 @@ def test_what_cannot_be_patched_says_so(model, write, checkpoint):
 
 
 def sample(patched, batch, **options) -> torch.Tensor:
-    """Returns what ComfyUI's sampler gives in two steps, with guidance."""
+    """Returns the result of ComfyUI's sampler after two steps, with guidance."""
     latent = {"samples": torch.zeros(batch, 4, HEIGHT, WIDTH)}
     positive, negative = conditioning("positive"), conditioning("negative")
     (out,) = nodes.common_ksampler(patched, 7, 2, 5.0, "euler", "normal", positive, negative, latent, **options)
@@ -498,7 +498,7 @@ def sample(patched, batch, **options) -> torch.Tensor:
 
 
 def test_comfyuis_sampler_runs_it(model, write, monkeypatch):
-    """Six pictures as 3N: the patch, each frame's prompt and no other change the result; memory does not."""
+    """With six pictures (3N), the patch and each frame's prompt change the result, and memory does not."""
     node, name = sd15.LayeredDiffusionJointApply(), write(tiny_sd15.patch_tensors(model, 3))
     plain = sample(model, 6)
     shared = sample(node.apply(model, JOINT, patch_name=name)[0], 6)
@@ -515,7 +515,7 @@ def test_comfyuis_sampler_runs_it(model, write, monkeypatch):
 
 
 def test_control_reaches_the_sampler(model, write):
-    """With the control node, image and prompts change what the sampler gives."""
+    """With the control node, image and prompts change the sampler's result."""
     name = write(tiny_sd15.patch_tensors(model, 2, True, encoder=tiny_sd15.NARROW_ENCODER))
     node = sd15.LayeredDiffusionCondJointApply()
 
@@ -530,7 +530,7 @@ def test_control_reaches_the_sampler(model, write):
 
 
 def test_weights_of_half_precision_on_the_cpu(write):
-    """A model kept in fp16 and computed in fp32 gives nearly what the fp32 model gives."""
+    """A model stored in fp16 and computed in fp32 has nearly the output of the fp32 model."""
     inputs, options, _ = unet_inputs("two frames")
     model, half = tiny_sd15.make_model(), tiny_sd15.make_model(dtype=torch.float16, compute_dtype=torch.float32)
     name = write(tiny_sd15.patch_tensors(model, 2))

@@ -1,4 +1,4 @@
-"""The nodes whose model sees further latents: fg/bg -> blended, blended + fg/bg -> the other."""
+"""The nodes whose model sees additional latents: fg/bg -> blended, blended + fg/bg -> the other."""
 
 import nodes as comfy_nodes
 import pytest
@@ -23,7 +23,7 @@ def conditionings(checkpoint):
 
 @pytest.fixture
 def write_patch(layer_model):
-    """Writes a patch that widens the input convolution to so many channels, the new ones of this strength."""
+    """Writes a patch that widens the input convolution to `channels`, the new ones with this strength."""
 
     def write(channels, strength=0.2):
         torch.manual_seed(1)
@@ -62,7 +62,7 @@ def sample(model, positive, negative):
     ],
 )
 def test_inputs_and_outputs_are_those_of_the_old_pack(node, inputs, options):
-    """Names, order and options that workflows in the wild rely on; ours come after, optional."""
+    """Names, order and options are those that existing workflows rely on; ours are optional and come last."""
     found = node.INPUT_TYPES()
     assert list(found["required"]) == inputs
     assert found["required"]["config"] == (options,)
@@ -80,7 +80,7 @@ def test_inputs_and_outputs_are_those_of_the_old_pack(node, inputs, options):
     ],
 )
 def test_each_config_has_its_published_file(model, conditionings, node, config, file):
-    """The file of a config is looked for by its published name."""
+    """The file of a config is found by its published name."""
     given = latents([name for name in node.INPUT_TYPES()["required"] if name.endswith("latent")])
     with pytest.raises(FileNotFoundError, match=rf"layer_model/{file}\.safetensors does not exist"):
         node().apply(model, *conditionings, **given, config=config, weight=1.0)
@@ -88,7 +88,7 @@ def test_each_config_has_its_published_file(model, conditionings, node, config, 
 
 @pytest.mark.parametrize(("node", "names", "channels"), CASES)
 def test_the_model_gets_the_latents_it_was_given(model, conditionings, write_patch, node, names, channels):
-    """The input convolution is widened, the conditioning carries the scaled latents, what came in is unchanged."""
+    """The input convolution is widened, the conditioning has the scaled latents, and the inputs are unchanged."""
     base = weights_in_use(model)
     difference = write_patch(channels)
     given = latents(names)
@@ -106,7 +106,7 @@ def test_the_model_gets_the_latents_it_was_given(model, conditionings, write_pat
 
 @pytest.mark.parametrize(("node", "names", "channels"), CASES)
 def test_sampling_sees_the_latents(model, conditionings, write_patch, node, names, channels):
-    """Sampled by ComfyUI, the picture depends on the given latents; with zero weights for them it is the plain one."""
+    """The sampled picture depends on the given latents; if their weights are zero, it is the plain one."""
 
     def run(strength, seed):
         write_patch(channels, strength)
@@ -139,7 +139,7 @@ def test_the_patch_of_another_node_is_refused(model, conditionings, write_patch,
 
 
 def test_latents_that_do_not_go_together_are_refused(model, conditionings):
-    """Latents of different sizes, or of another family's channels, are a clear error."""
+    """Latents of different sizes, or with another family's channels, are an error."""
     node = nodes.LayeredDiffusionDiffApply()
     given = latents(["blended_latent"]) | latents(["latent"], size=(1, 4, 8, 16))
     with pytest.raises(ValueError, match=r"shapes \[\(1, 4, 8, 8\), \(1, 4, 8, 16\)\]"):
@@ -151,7 +151,7 @@ def test_latents_that_do_not_go_together_are_refused(model, conditionings):
 
 
 def test_another_branch_of_the_graph_does_not_matter(model, conditionings, write_patch):
-    """Still loaded in the widened form of one branch, the model is checked against another patch in its base form."""
+    """A model that is still loaded in the widened form of one branch is checked in its base form for another patch."""
     arguments = {"config": "SDXL, Foreground", "weight": 1.0, "patch_name": "wide.safetensors"}
     write_patch(12)
     both = latents(["blended_latent", "latent"])

@@ -28,7 +28,7 @@ def decode_eight_views(decoder, pixels, latent, at_once=1):
 
 
 def test_one_view_equals_the_reference(decoder, reference):
-    """The U-Net gives the recorded output to 1e-5."""
+    """The U-Net's output equals the recorded one to 1e-5."""
     found = decoder(reference["pixels"], reference["latent"])
     assert (found - reference["one_view"]).abs().max() <= 1e-5
 
@@ -36,7 +36,7 @@ def test_one_view_equals_the_reference(decoder, reference):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("at_once", [1, 8])
 def test_eight_views_equal_the_reference(decoder, reference, at_once, layout):
-    """The vote of eight views gives the recorded output to 1e-5, on a picture that is not square, in any layout."""
+    """The vote of eight views equals the recorded output to 1e-5, for a non-square picture and any memory layout."""
     found = decode_eight_views(
         decoder.to(memory_format=layout),
         reference["pixels"],
@@ -48,7 +48,7 @@ def test_eight_views_equal_the_reference(decoder, reference, at_once, layout):
 
 
 def test_eight_views_treat_all_directions_alike(decoder, reference):
-    """Decoding a turned and mirrored picture gives the turned and mirrored decoding."""
+    """Decoding a turned and mirrored picture equals the turned and mirrored decoding."""
 
     def turned(x):
         return torch.rot90(x.flip(3), 1, (2, 3))
@@ -59,7 +59,7 @@ def test_eight_views_treat_all_directions_alike(decoder, reference):
 
 
 def test_widths_come_from_the_weights(decoder):
-    """A decoder of other widths loads from its weights alone, the published one among them."""
+    """A decoder of any width, including the published one, loads from its weights alone."""
     full = TransparentDecoder([32, 32, 64, 128, 256, 512, 512], [False] * 4 + [True] * 3, blocks=2)
     assert sum(parameter.numel() for parameter in full.parameters()) == 104_104_804
     narrow = TransparentDecoder([8, 16, 24, 32], [False, False, True, True], blocks=1)
@@ -71,7 +71,7 @@ def test_widths_come_from_the_weights(decoder):
 
 @pytest.mark.parametrize("change", ["nothing there", "one missing", "one more", "one of another shape"])
 def test_other_weights_are_refused(decoder, change):
-    """Weights that are not a whole transparent decoder are an error, not a decoder with holes."""
+    """Weights that are not a complete transparent decoder are an error."""
     tensors = {} if change == "nothing there" else dict(decoder.state_dict())
     if change == "one missing":
         del tensors["mid_block.attentions.0.to_q.weight"]

@@ -1,4 +1,4 @@
-"""What the old pack's ten published example workflows use of its nodes, they find in ours.
+"""Our nodes have everything that the old pack's ten published example workflows use.
 
 Recorded facts, one row for each different use in huchenlei/ComfyUI-layerdiffuse 1.0.4's
 example_workflows: node, links that go in, values of its widgets in order, types that come out.
@@ -57,7 +57,7 @@ def takes(kind, options, value):
 
 @pytest.mark.parametrize(("name", "links", "widgets", "outputs"), USES)
 def test_a_published_use_is_a_valid_one(name, links, widgets, outputs):
-    """Links have the same names, widgets the same order and values in range, outputs the same types."""
+    """Links have the same names, widgets the same order and valid values, outputs the same types."""
     node = NODE_CLASS_MAPPINGS[name]
     inputs = node.INPUT_TYPES()
     given = {**inputs["required"], **inputs.get("optional", {})}
@@ -71,6 +71,6 @@ def test_a_published_use_is_a_valid_one(name, links, widgets, outputs):
 
 
 def test_every_node_has_a_name_to_show():
-    """Nodes and display names are the same set."""
+    """Every node has a display name, and every display name a node."""
     assert NODE_CLASS_MAPPINGS.keys() == NODE_DISPLAY_NAME_MAPPINGS.keys()
     assert len(NODE_CLASS_MAPPINGS) == 9

@@ -54,7 +54,7 @@ def merge(script, monkeypatch, tmp_path):
 
 
 def weights_in_use(model) -> dict[str, torch.Tensor]:
-    """Returns the weights as the sampler would find them: loaded by ComfyUI, patches applied."""
+    """Returns the weights as the sampler sees them: loaded by ComfyUI, with patches applied."""
     comfy.model_management.load_models_gpu([model], force_patch_weights=True)
     values = {key: value.detach().float().clone() for key, value in model.model.state_dict().items()}
     comfy.model_management.unload_all_models()
@@ -79,7 +79,7 @@ def sha256(path: Path) -> str:
 
 @pytest.mark.parametrize("weight", [1.0, -0.35])
 def test_the_loaded_result_is_the_patched_model_rounded_once(merge, model, monkeypatch, tmp_path, weight):
-    """CheckpointLoaderSimple finds every weight of the patched model, to half a unit in fp16's last place."""
+    """CheckpointLoaderSimple loads every weight of the patched model, to half a unit in fp16's last place."""
     status, path = merge(weight=weight)
     assert status == 0
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
@@ -90,7 +90,7 @@ def test_the_loaded_result_is_the_patched_model_rounded_once(merge, model, monke
     assert found.keys() == expected.keys()
     changed = 0
     for key, value in expected.items():
-        # ComfyUI sums in fp32 in an order of its own: a little above half a unit, never a whole one.
+        # ComfyUI sums in fp32 in another order: a little above half a unit, never a whole one.
         assert ((found[key] - value).abs() <= 1.01 * HALF_ULP * value.abs() + 1e-7).all(), key
         changed += not torch.equal(found[key], base[key])
     assert changed == 56
@@ -147,7 +147,7 @@ def test_the_result_keeps_the_checkpoints_dtype(merge, tmp_path, dtype):
 
 
 def test_a_merged_checkpoint_is_not_merged_again(merge, capsys):
-    """A second merge is refused, with what the first one was, and writes nothing."""
+    """A second merge is rejected with a message that names the first, and writes nothing."""
     _, once = merge()
     status, twice = merge(once, output="twice.safetensors")
     assert status == 1
@@ -194,7 +194,7 @@ def too_much_for_fp16(tensors):
     ],
 )
 def test_a_patch_that_does_not_land_whole_is_refused(merge, tmp_path, capsys, change, reason):
-    """One part that does not fit is an error that names it, and no file is left."""
+    """A part that does not fit is an error that names it, and no file is left."""
     tensors = load_file(PATCH)
     change(tensors)
     save_file(tensors, tmp_path / "wrong.safetensors")
@@ -205,7 +205,7 @@ def test_a_patch_that_does_not_land_whole_is_refused(merge, tmp_path, capsys, ch
 
 
 def test_a_weight_of_few_bits_is_refused(merge, tmp_path, capsys):
-    """An fp8 checkpoint is an error: its rounding is another one, and so is its scale."""
+    """An fp8 checkpoint is an error, because its rounding and scale are different."""
     key = next(iter(load_file(PATCH))).split("::")[0]
     tensors = load_file(CHECKPOINT)
     tensors["model." + key] = tensors["model." + key].to(torch.float8_e4m3fn)
@@ -230,7 +230,7 @@ def test_a_weight_of_few_bits_is_refused(merge, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_done_is_a_short_error(merge, tmp_path, capsys, arguments, reason):
-    """Wrong arguments and files that are no weights end with status 1 and one line, and nothing is written."""
+    """Wrong arguments, or files that are not weights, exit with 1 and one line, and nothing is written."""
     status, _ = merge(**arguments)
     assert status == 1
     error = capsys.readouterr().err
@@ -241,7 +241,7 @@ def test_what_cannot_be_done_is_a_short_error(merge, tmp_path, capsys, arguments
 
 
 def test_the_order_of_the_headers_entries_does_not_matter(merge, tmp_path):
-    """A checkpoint whose header lists tensors in another order than their bytes lie in gives the same tensors."""
+    """The order of tensors in a checkpoint's header may differ from that of their bytes."""
     contents = CHECKPOINT.read_bytes()
     (size,) = struct.unpack_from("<Q", contents)
     fields = json.loads(contents[8 : 8 + size])
@@ -252,14 +252,14 @@ def test_the_order_of_the_headers_entries_does_not_matter(merge, tmp_path):
 
 
 def test_names_are_looked_up_in_the_models_folder(merge):
-    """Plain file names are those of models/checkpoints and models/layer_model."""
+    """Plain file names are found in models/checkpoints and models/layer_model."""
     status, by_name = merge(CHECKPOINT.name, PATCH.name)
     assert status == 0
     assert raw_tensors(by_name) == raw_tensors(merge(output="by_path.safetensors")[1])
 
 
 def test_an_existing_file_is_not_overwritten(merge, tmp_path):
-    """What already has the output's name, be it the checkpoint itself, stays as it is."""
+    """An existing file with the output's name, even the checkpoint itself, is not changed."""
     (tmp_path / "merged.safetensors").write_bytes(b"mine")
     status, path = merge()
     assert status == 1
@@ -267,7 +267,7 @@ def test_an_existing_file_is_not_overwritten(merge, tmp_path):
 
 
 def test_too_little_space_is_found_before_writing(merge, script, monkeypatch, tmp_path, capsys):
-    """Less free space than the output needs is an error at once."""
+    """If the disk has less free space than the output needs, the program fails immediately."""
     monkeypatch.setattr(script.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     status, _ = merge()
     assert status == 1

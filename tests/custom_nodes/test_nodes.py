@@ -18,7 +18,7 @@ TINY_DECODER = "tiny_transparent_decoder.safetensors"
 
 @pytest.fixture
 def sent(monkeypatch):
-    """What the output node hands to ComfyUI's server, as (event, bytes, client)."""
+    """The messages that the output node sends to ComfyUI's server, as (event, bytes, client)."""
     messages = []
     server = SimpleNamespace(client_id="me", send_sync=lambda *message: messages.append(message))
     monkeypatch.setattr(output.PromptServer, "instance", server, raising=False)
@@ -32,7 +32,7 @@ def pictures():
 
 
 def test_inputs_and_outputs_are_those_of_the_old_pack():
-    """Names, order, options and defaults that workflows in the wild rely on; ours come after, optional."""
+    """Names, order, options and defaults are those that existing workflows rely on; ours are optional and last."""
     apply = nodes.LayeredDiffusionApply.INPUT_TYPES()
     assert list(apply["required"]) == ["model", "config", "weight"]
     assert apply["required"]["config"][0] == [
@@ -56,7 +56,7 @@ def test_inputs_and_outputs_are_those_of_the_old_pack():
 
 
 def test_decode_gives_colour_and_alpha_and_rgba_joins_them(pictures):
-    """LayeredDiffusionDecode gives (B, H, W, 3) and (B, H, W); the RGBA node gives the same four channels."""
+    """LayeredDiffusionDecode returns (B, H, W, 3) and (B, H, W); the RGBA node returns the same four channels."""
     images, samples = pictures
     colour, alpha = nodes.LayeredDiffusionDecode().decode(samples, images, "SDXL", 16, TINY_DECODER)
     (rgba,) = nodes.LayeredDiffusionDecodeRGBA().decode(samples, images, "SDXL", 16, TINY_DECODER)
@@ -93,7 +93,7 @@ def test_the_decoder_is_under_comfyuis_model_management(pictures):
 
 @pytest.mark.parametrize(("flag", "dtype"), [("bf16_vae", torch.bfloat16), ("fp32_vae", torch.float32)])
 def test_the_decoder_follows_comfyuis_choice_of_dtype(pictures, monkeypatch, flag, dtype):
-    """With --bf16-vae the decoder computes in bfloat16; what comes out keeps the dtype of the pictures."""
+    """With --bf16-vae the decoder computes in bfloat16; the result has the dtype of the pictures."""
     monkeypatch.setattr(comfy.cli_args.args, flag, True)
     images, samples = pictures
     node = nodes.LayeredDiffusionDecodeRGBA()
@@ -117,7 +117,7 @@ def test_the_decoder_follows_comfyuis_choice_of_dtype(pictures, monkeypatch, fla
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused(images, samples, reason):
-    """A size that the decoder cannot take is a clear error before it runs."""
+    """A size that the decoder does not support is an error before it runs."""
     with pytest.raises(ValueError, match=reason):
         nodes.LayeredDiffusionDecodeRGBA().decode(
             {"samples": torch.zeros(samples)}, torch.zeros(images), "SDXL", 16, TINY_DECODER
@@ -125,7 +125,7 @@ def test_sizes_that_do_not_go_together_are_refused(images, samples, reason):
 
 
 def test_models_of_another_family_are_refused(model):
-    """Each config says which family it needs and which it got."""
+    """The error names the family that the config needs and the one it got."""
     sd15 = SimpleNamespace(model=SimpleNamespace(model_config=comfy.supported_models.SD15({})))
     with pytest.raises(ValueError, match="needs an SDXL model, got SD15"):
         nodes.LayeredDiffusionApply().apply(sd15, "SDXL, Attention Injection", 1.0)
@@ -134,7 +134,7 @@ def test_models_of_another_family_are_refused(model):
 
 
 def test_output_node_sends_exact_pixels_and_reports_alpha(sent):
-    """Each picture is one PNG message of ComfyUI's framing to the client, and one entry of the report."""
+    """Each picture is sent to the client as one PNG message in ComfyUI's framing, and has one entry in the report."""
     values = torch.arange(64 * 64 * 4).reshape(64, 64, 4) % 256
     rgba = values.float() / 255
     rgba[:16, :, 3], rgba[48:, :, 3] = 0.0, 1.0
@@ -157,7 +157,7 @@ def test_output_node_sends_exact_pixels_and_reports_alpha(sent):
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize("disabled", [True, False])
 def test_output_node_writes_the_graph_only_when_asked_and_allowed(sent, monkeypatch, metadata, disabled):
-    """The chunks are those of ComfyUI's SaveImage, with `metadata` on and without `--disable-metadata`; else none."""
+    """With `metadata` and without `--disable-metadata`, the chunks are those of SaveImage; otherwise there are none."""
     monkeypatch.setattr(output.args, "disable_metadata", disabled)
     graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "ein grüner Apfel 🍏"}}}
     more = {"workflow": {"nodes": [], "title": "林檎"}, "größe": [1, 2.5, None]}
@@ -171,7 +171,7 @@ def test_output_node_writes_the_graph_only_when_asked_and_allowed(sent, monkeypa
 
 
 def test_output_node_writes_what_saveimage_writes(sent, monkeypatch, tmp_path):
-    """Text chunks and pixels, of values that are whole 255ths, equal those of the real SaveImage."""
+    """Text chunks and pixels (for values that are multiples of 1/255) equal those of the real SaveImage."""
     import nodes as comfy_nodes
 
     monkeypatch.setattr(output.args, "disable_metadata", False)
@@ -189,7 +189,7 @@ def test_output_node_writes_what_saveimage_writes(sent, monkeypatch, tmp_path):
 
 
 def test_output_node_zeroes_hidden_colour_when_asked(sent):
-    """Colour under zero alpha is sent as it is, or black with `zero_hidden_colour`."""
+    """Colour under zero alpha is sent unchanged, or black with `zero_hidden_colour`."""
     rgba = torch.full((1, 64, 64, 4), 0.5)
     rgba[..., 3] = 0
     node = nodes.SaveAlphaImageWebsocket()
@@ -201,7 +201,7 @@ def test_output_node_zeroes_hidden_colour_when_asked(sent):
 
 
 def test_output_nodes_new_inputs_are_optional_and_off():
-    """A workflow that gives only `images` stays valid; ComfyUI fills in the graph by itself."""
+    """A workflow that sets only `images` is valid; ComfyUI fills in the graph."""
     inputs = nodes.SaveAlphaImageWebsocket.INPUT_TYPES()
     assert list(inputs["required"]) == ["images"]
     assert {name: options["default"] for name, (_, options) in inputs["optional"].items()} == {
@@ -213,7 +213,7 @@ def test_output_nodes_new_inputs_are_optional_and_off():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_output_node_refuses_values_that_are_not_finite(sent, bad):
-    """A picture with NaN, as fp16 overflow gives it, is an error and nothing is sent."""
+    """A picture with NaN, the result of fp16 overflow, is an error, and nothing is sent."""
     rgba = torch.zeros(1, 64, 64, 4)
     rgba[0, 3, 3, 0] = bad
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -222,14 +222,14 @@ def test_output_node_refuses_values_that_are_not_finite(sent, bad):
 
 
 def test_output_node_refuses_a_picture_without_alpha(sent):
-    """An RGB picture is an error: it would be opaque."""
+    """An RGB picture is an error, because it would be opaque."""
     with pytest.raises(ValueError, match="3 channels, expected 4"):
         nodes.SaveAlphaImageWebsocket().send(torch.zeros(1, 64, 64, 3))
     assert sent == []
 
 
 def test_output_node_is_never_cached():
-    """IS_CHANGED differs from call to call, so that ComfyUI runs the node for an identical graph."""
+    """IS_CHANGED differs from call to call, so that ComfyUI runs the node again for an identical graph."""
     assert nodes.SaveAlphaImageWebsocket.IS_CHANGED(images=None) != nodes.SaveAlphaImageWebsocket.IS_CHANGED(
         images=None
     )

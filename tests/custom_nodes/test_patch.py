@@ -9,7 +9,7 @@ SHAPES = {"linear": torch.Size((6, 4)), "conv": torch.Size((6, 4, 3, 3)), "bias"
 
 
 def test_parse_groups_by_key_and_kind():
-    """The indices of a key become a list, up before down, whatever the order in the file."""
+    """The indices of a key become a list, up before down, in whatever order the file has them."""
     entries = patch.parse({"a::lora::1": DOWN, "b::diff::0": UP, "a::lora::0": UP})
     assert entries.keys() == {("a", "lora"), ("b", "diff")}
     assert entries["a", "lora"][0] is UP
@@ -29,7 +29,7 @@ def test_parse_groups_by_key_and_kind():
     ],
 )
 def test_a_malformed_file_is_refused(names, reason):
-    """A name that is not in the format, or a missing index, is named."""
+    """The error names a malformed name or a missing index."""
     with pytest.raises(PatchError) as caught:
         patch.parse(dict.fromkeys(names, UP))
     assert reason in str(caught.value)
@@ -68,21 +68,21 @@ def test_what_fits_is_accepted(entries):
     ],
 )
 def test_what_does_not_fit_is_refused(entries, reason):
-    """ComfyUI would only log these and go on without; here they are errors that name the key."""
+    """ComfyUI would only log these and continue without them; here they are errors that name the key."""
     with pytest.raises(PatchError) as caught:
         patch.check(entries, SHAPES)
     assert reason in str(caught.value)
 
 
 def test_many_faults_are_counted():
-    """A patch for another model names some of its keys and counts all."""
+    """The error about a patch for another model names some keys and counts all."""
     with pytest.raises(PatchError, match=r"100 of 100 entries.*\(and 97 more\)"):
         patch.check({(f"key{n}", "diff"): [UP] for n in range(100)}, SHAPES)
 
 
 @pytest.mark.parametrize("change", ["missing key", "wrong shape"])
 def test_one_wrong_key_of_a_real_patch_stops_the_node(model, layer_model, change):
-    """LayeredDiffusionApply refuses a patch of which all but one entry fits, and names that one."""
+    """LayeredDiffusionApply rejects a patch if a single entry does not fit, and names it."""
     tensors = weights.load("tiny_transparent_attn.safetensors")
     name = next(iter(tensors))
     if change == "missing key":
@@ -100,7 +100,7 @@ def test_one_wrong_key_of_a_real_patch_stops_the_node(model, layer_model, change
 
 
 def test_a_missing_file_is_named(model):
-    """The config's own file is looked for; that it is missing is an error with its name, without a folder."""
+    """If the config's file is missing, the error has its name, without a folder."""
     with pytest.raises(FileNotFoundError) as caught:
         nodes.LayeredDiffusionApply().apply(model, "SDXL, Conv Injection", 1.0)
     assert str(caught.value) == "models/layer_model/layer_xl_transparent_conv.safetensors does not exist"
@@ -108,14 +108,14 @@ def test_a_missing_file_is_named(model):
 
 @pytest.mark.parametrize("contents", [b"", b"\x10\0\0\0\0\0\0\0{", b"not weights at all", b"\xff" * 64])
 def test_a_damaged_file_is_named(layer_model, contents):
-    """A half-written or foreign file is an error with its name."""
+    """An incomplete file, or one of another kind, is an error with its name."""
     (layer_model / "half.safetensors").write_bytes(contents)
     with pytest.raises(ValueError, match=r"half\.safetensors"):
         weights.load("half.safetensors")
 
 
 def test_a_file_without_tensors_is_refused(layer_model):
-    """A patch that patches nothing is an error."""
+    """An empty patch is an error."""
     save_file({}, layer_model / "empty.safetensors")
     with pytest.raises(ValueError, match="has no tensors"):
         weights.load("empty.safetensors")

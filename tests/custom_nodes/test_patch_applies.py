@@ -1,4 +1,4 @@
-"""The regression that matters most: on current ComfyUI the patch really changes the model.
+"""The most important regression test: on current ComfyUI the patch really changes the model.
 
 The old node pack handed over `("lora", [up, down])` tuples, which ComfyUI since 0.3.30 logs and
 ignores: the job succeeds and the picture is opaque.
@@ -27,7 +27,7 @@ INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"
 
 
 def weights_in_use(model) -> dict[str, torch.Tensor]:
-    """Returns the weights as the sampler would find them: loaded by ComfyUI, patches applied."""
+    """Returns the weights as the sampler sees them: loaded by ComfyUI, with patches applied."""
     comfy.model_management.load_models_gpu([model], force_patch_weights=True)
     values = {key: value.detach().float().clone() for key, value in model.model.state_dict().items()}
     comfy.model_management.unload_all_models()
@@ -93,7 +93,7 @@ def test_both_kinds_on_one_weight_add_up(model, layer_model):
 
 
 def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
-    """With patches in the old raw-tuple form the weights stay as they are, and the assertion above fails."""
+    """With patches in the old form, raw tuples, the weights do not change, and the assertion above fails."""
 
     def raw_tuples(entries):
         return [{key: (kind, parts + [None] * 14) for (key, kind), parts in entries.items()}]
@@ -108,7 +108,7 @@ def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
 
 
 def test_a_merged_checkpoint_is_not_patched_again(checkpoint, tmp_path, monkeypatch):
-    """With a checkpoint that has the patch in its weights, weight 1 is an error and weight 0 the merged model."""
+    """If the checkpoint contains the patch, weight 1 is an error and weight 0 is the merged model."""
     import folder_paths
     import nodes as comfy_nodes
 

@@ -54,7 +54,7 @@ def photograph(height: int, width: int) -> torch.Tensor:
 
 @pytest.fixture
 def without_isal(monkeypatch):
-    """The module as it is where `isal` cannot be imported."""
+    """The module, imported without `isal`."""
     monkeypatch.setitem(sys.modules, "isal", None)
     spec = importlib.util.spec_from_file_location("png_without_isal", Path(png.__file__))
     module = importlib.util.module_from_spec(spec)
@@ -73,7 +73,7 @@ def without_isal(monkeypatch):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_every_pixel_survives(height, width, kind, channels_first, dtype, seed):
-    """What Pillow decodes is round(255 x value) in fp32, whatever the size, values, memory layout and dtype."""
+    """Pillow decodes round(255 x value) in fp32, for any size, values, memory layout and dtype."""
     generator = torch.Generator().manual_seed(seed)
     rgba = torch.rand(4, height, width, generator=generator)
     if kind == "two values":
@@ -89,7 +89,7 @@ def test_every_pixel_survives(height, width, kind, channels_first, dtype, seed):
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 1536), (1024, 1024), (1536, 1536)])
 def test_pictures_of_the_sizes_that_are_made_survive(size):
-    """A photograph-like and a fully transparent picture of the real sizes decode to the same pixels."""
+    """A photo-like and a fully transparent picture of the real sizes decode to the same pixels."""
     for rgba in (photograph(*size), torch.zeros(*size, 4)):
         assert np.array_equal(pixels_of(png.encode(rgba)), rounded(rgba))
 
@@ -106,7 +106,7 @@ def test_every_value_survives_next_to_extreme_neighbours(neighbours):
 
 
 def test_the_structure_is_strictly_a_png():
-    """IHDR, one IDAT and IEND with true checksums, a zlib stream of exactly the rows; Pillow verifies it."""
+    """IHDR, one IDAT and IEND have correct checksums, the zlib stream has exactly the rows, and Pillow verifies it."""
     encoded = png.encode(photograph(64, 128))
     found = chunks(encoded)
     assert [kind for kind, _ in found] == [b"IHDR", b"IDAT", b"IEND"]
@@ -121,12 +121,12 @@ def test_the_structure_is_strictly_a_png():
 
 
 def test_isal_is_what_encodes_here():
-    """The environment of this project has `isal`: the quick path is what the tests above ran."""
+    """This environment has `isal`, so the tests above ran the fast path."""
     assert png.isal_zlib is not None
 
 
 def test_without_isal_pillow_gives_the_same_pixels_and_text(without_isal):
-    """The pack works in a ComfyUI without `isal`: same pixels, same text chunks."""
+    """Without `isal`, pixels and text chunks are the same."""
     assert without_isal.isal_zlib is None
     rgba, text = photograph(64, 192), {"prompt": "{}", "more": NON_ASCII}
     plain, quick = without_isal.encode(rgba, text), png.encode(rgba, text)
@@ -140,7 +140,7 @@ def test_without_isal_pillow_gives_the_same_pixels_and_text(without_isal):
 
 @pytest.mark.parametrize("value", ["plain", "größe", NON_ASCII, ""])
 def test_text_is_stored_before_the_pixels_as_pillow_stores_it(value):
-    """Pillow reads any text back, from the very chunks that it would have written itself."""
+    """Pillow reads any text back, and the chunks are those that Pillow itself would write."""
     rgba = photograph(64, 64)
     encoded = png.encode(rgba, {"workflow": value})
     with Image.open(io.BytesIO(encoded)) as image:
@@ -154,7 +154,7 @@ def test_text_is_stored_before_the_pixels_as_pillow_stores_it(value):
 
 
 def test_hidden_colour_becomes_black_only_where_the_rounded_alpha_is_zero():
-    """Alpha that rounds to 0 hides its colour, alpha that rounds to 1 keeps it, and nothing changes unasked."""
+    """With the option, colour becomes black if alpha rounds to 0 and stays if it rounds to 1; otherwise it stays."""
     rgba = torch.full((64, 64, 4), 0.8)
     rgba[..., 3] = 1.0
     rgba[0, :, 3], rgba[1, :, 3], rgba[2, :, 3] = 0.0, 0.4 / 255, 0.6 / 255
@@ -176,7 +176,7 @@ def test_encoding_leaves_the_picture_as_it_was():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_statistics_are_of_each_picture(dtype):
-    """Shares of alpha under 0.02 and over 0.98 and its mean are those of each picture, as counted apart from it."""
+    """The shares of alpha under 0.02 and over 0.98, and the mean, equal those counted independently per picture."""
     images = torch.rand(3, 64, 96, 4).to(dtype)
     images[0, :32, :, 3], images[1, :16, :, 3] = 0.0, 1.0
     for rgba, found in zip(images, png.alpha_statistics(images), strict=True):
@@ -199,7 +199,7 @@ def test_one_value_that_is_not_finite_is_found(bad, channel):
 def test_time_and_bytes_stay_in_bounds():
     """Encoding 1024x1024 takes well under a third of Pillow level 4's time and at most 1.2 of its bytes.
 
-    The goal of a tenth is the benchmark's to show; here other load must not fail a build.
+    The benchmark checks the goal of a tenth. Here, load from other programs must not fail the build.
     """
 
     def least_seconds(encode):

@@ -29,14 +29,14 @@ def test_stock_loader_takes_it_for_sdxl(checkpoint):
 
 
 def test_registering_again_changes_nothing():
-    """The family stands once in ComfyUI's list, after all others, and SDXL is still told apart."""
+    """The family is in ComfyUI's list once, after all others, and SDXL is still detected as SDXL."""
     names = [config.__name__ for config in comfy.supported_models.models]
     assert names.count("TinySDXL") == 1
     assert names[-1] == "TinySDXL"
 
 
 def test_weights_are_small_and_finite():
-    """The files have 24 MB at most, all together, and no value is NaN or infinite."""
+    """The files have at most 24 MB in total, and no value is NaN or infinite."""
     paths = [ROOT / "models" / name for name in FILES]
     assert sum(path.stat().st_size for path in paths) <= 24_000_000
     assert all(tensor.isfinite().all() for path in paths for tensor in load_file(path).values())

@@ -1,4 +1,4 @@
-"""The old pack's own code beside ours, in one process, where LAYERDIFFUSE_UPSTREAM names its checkout.
+"""Compares the old pack's code with ours in one process, if LAYERDIFFUSE_UPSTREAM names its checkout.
 
 The decoder's comparison needs the package `diffusers`, which the old pack needs and we do not.
 """
@@ -21,7 +21,7 @@ CHANNELS = (8, 8, 16, 16, 24, 32, 32)
 
 @pytest.fixture
 def upstream(monkeypatch):
-    """Imports a module of the old pack's library; OpenCV, which it imports for other functions, is left empty."""
+    """Imports a module of the old pack's library, with an empty module instead of OpenCV, which is not needed here."""
     monkeypatch.syspath_prepend(CHECKOUT)
     monkeypatch.setitem(sys.modules, "cv2", ModuleType("cv2"))
     return lambda name: importlib.import_module(f"lib_layerdiffusion.{name}")
@@ -55,7 +55,7 @@ def test_the_decoder_equals_theirs(upstream, size):
 
 
 def test_a_patch_file_is_read_as_theirs(upstream):
-    """Keys, kinds and tensors of a patch file are those that the old pack's parser finds."""
+    """Our parser finds the same keys, kinds and tensors in a patch file as the old pack's."""
     tensors = weights.load("tiny_transparent_attn.safetensors")
     theirs = upstream("utils").to_lora_patch_dict(tensors)
     ours = patch.parse(tensors)

@@ -8,7 +8,7 @@ from layerdiffuse_alpha import views
 @pytest.mark.parametrize(("count", "rank"), [(8, 4), (4, 2), (1, 1)])
 @given(data=st.data())
 def test_lower_median_is_the_value_of_that_rank(count, rank, data):
-    """Of eight values the 4th smallest, of four the 2nd, as torch.median has it; ties included."""
+    """It is the 4th smallest of eight values and the 2nd of four, like torch.median, including ties."""
     values = st.lists(st.integers(0, 3), min_size=6, max_size=6)
     tensors = [torch.tensor(data.draw(values)).float() for _ in range(count)]
     found = views.lower_median(tensors)
@@ -18,7 +18,7 @@ def test_lower_median_is_the_value_of_that_rank(count, rank, data):
 
 @pytest.mark.parametrize("passes", views.ORIENTATIONS)
 def test_orientations_differ_and_turn_back(passes):
-    """The views of a picture are all different, and each turns back into the picture."""
+    """All views of a picture are different, and each turns back into the picture."""
     picture = torch.arange(2 * 3 * 4 * 6).reshape(2, 3, 4, 6).float()
     turned = [orientation.turn(picture) for orientation in views.ORIENTATIONS[passes]]
     assert len({tuple(view.flatten().tolist()) + tuple(view.shape) for view in turned}) == passes
@@ -27,7 +27,7 @@ def test_orientations_differ_and_turn_back(passes):
 
 
 def shift_right(pixels, latent):
-    """A decoder that is not the same in all directions, and notes the shapes that it gets."""
+    """A decoder that is not symmetric, and records the shapes of its inputs."""
     shift_right.shapes.append(tuple(pixels.shape))
     alpha = pixels.roll(1, dims=3).mean(dim=1, keepdim=True)
     return torch.cat((alpha, pixels * 1.5), dim=1)
@@ -36,7 +36,7 @@ def shift_right(pixels, latent):
 @pytest.mark.parametrize("passes", [8, 4, 1])
 @pytest.mark.parametrize("size", [(64, 64), (64, 128)])
 def test_batches_of_views_give_what_single_views_give(passes, size):
-    """However many views go at once, the result is equal, in [0, 1], and no batch is larger than allowed."""
+    """For any number of views per batch, the result is equal and in [0, 1], and no batch exceeds the maximum."""
     torch.manual_seed(0)
     pixels, latent = torch.rand(2, 3, *size), torch.randn(2, 4, size[0] // 8, size[1] // 8)
     results = []

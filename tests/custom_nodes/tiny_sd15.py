@@ -39,14 +39,14 @@ def numbers(name: str, *shape: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=4096)
 def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Returns numbers of a size that keeps activations near one."""
+    """Returns numbers scaled so that activations stay near one."""
     if len(shape) == 1:
         return numbers(name, *shape) * 0.1 + (1.0 if name.endswith("weight") else 0.0)
     return numbers(name, *shape) / np.sqrt(np.prod(shape[1:]))
 
 
 def make_model(dtype=torch.float32, compute_dtype=None) -> comfy.model_patcher.ModelPatcher:
-    """Returns the model with weights of `dtype`, computed in `compute_dtype` where that is given."""
+    """Returns the model with weights in `dtype`, computed in `compute_dtype` if it is given."""
     config = comfy.supported_models.SD15(dict(UNET))
     config.set_inference_dtype(dtype, compute_dtype)
     model = config.get_model({}, "model.diffusion_model.", device="cpu")
