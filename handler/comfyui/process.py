@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from handler.comfyui import model_paths
+from handler.comfyui import ending, model_paths
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, JobTimeout
@@ -25,6 +25,7 @@ from handler.settings import Settings
 HOST = "127.0.0.1"
 READY_POLL_S = 0.1
 STOP_GRACE_S = 5.0
+RELAY_GRACE_S = 1.0  # for the last lines of a child that has ended
 TAIL_LINES = 40
 ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -106,8 +107,9 @@ class ComfyProcess:
         while not running.client.is_ready():
             status = running.child.poll()
             if status is not None:
+                running.relay.join(RELAY_GRACE_S)
                 log.error("ComfyUI ended while starting", extra={"status": status, "last_lines": list(running.tail)})
-                raise ComfyUnavailable(f"ComfyUI ended while starting, exit status {status}")
+                raise ComfyUnavailable(f"ComfyUI ended while starting: {ending.reason(status, list(running.tail))}")
             try:
                 running.start.left_s()
             except JobTimeout:
@@ -133,8 +135,10 @@ class ComfyProcess:
             raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
         self._starts += 1
         start = Deadline(self._settings.start_timeout_s)
-        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start)
-        threading.Thread(target=_relay, args=(child, self._running.tail), daemon=True).start()
+        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        relay = threading.Thread(target=_relay, args=(child, tail), daemon=True)
+        relay.start()
+        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start, tail, relay)
         log.info("ComfyUI starting", extra={"pid": child.pid, "port": port})
 
     def _end(self) -> None:
@@ -160,7 +164,8 @@ class _Running:
     client: ComfyClient
     scratch: tempfile.TemporaryDirectory[str]
     start: Deadline
-    tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=TAIL_LINES))
+    tail: collections.deque[str]
+    relay: threading.Thread
     ready: bool = False
 
 

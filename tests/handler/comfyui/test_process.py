@@ -52,7 +52,7 @@ def test_a_full_disk_is_an_error(installed, monkeypatch):
 def test_an_end_while_starting_is_an_error_at_once(installed):
     """If the child ends before it is ready, the error has its exit status and comes without waiting."""
     before = time.monotonic()
-    with pytest.raises(ComfyUnavailable, match="ended while starting, exit status 3"):
+    with pytest.raises(ComfyUnavailable, match="ended while starting: exit status 3"):
         installed("echo broken; exit 3").client(Deadline(60))
     assert time.monotonic() - before < 10
 
