@@ -9,6 +9,7 @@ A job that ends without a picture:
     ├── WorkflowInvalid      workflow_invalid      caused by the stored workflow
     ├── WorkflowRejected     workflow_rejected     ComfyUI rejected the graph
     ├── ModelMissing         model_missing         caused by the installation
+    ├── NoGpu                no_gpu                no GPU that can be used
     ├── NodeFailed           node_failed           a node raised
     ├── ComfyUnavailable     comfyui_unavailable   ComfyUI did not start, ended or does not answer
     ├── BadPicture           bad_picture           not the picture that was asked for
@@ -99,6 +100,11 @@ class WorkflowRejected(GenerationError):
 
 class ModelMissing(GenerationError):
     code = "model_missing"
+    http_status = 503
+
+
+class NoGpu(GenerationError):
+    code = "no_gpu"
     http_status = 503
 
 

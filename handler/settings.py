@@ -51,7 +51,9 @@ class WorkerSettings(_FromEnvironment):
 class InstallationSettings(_FromEnvironment):
     """Where things are on this machine; the Docker image sets its own."""
 
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu if there is one")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto: gpu if there is one; without one, only the profile tiny uses the CPU"
+    )
     comfyui_dir: Path = Field(ROOT / ".comfyui", description="folder that scripts/setup installed ComfyUI in")
     workflows_dir: Path = Field(ROOT / "workflows", description="folder of the stored workflows")
 

@@ -1,10 +1,12 @@
 """`layerdiffuse-alpha worker`: the RunPod worker."""
 
 import argparse
+import functools
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -53,11 +55,32 @@ def worker(context: typer.Context) -> None:
                 # If it is interrupted, the SDK exits with 0.
                 if not any(result["status"] == "COMPLETED" for result in results):
                     raise typer.Exit(EXIT_FAILED)
-        try:
-            generator.prepare()
-        except GenerationError as exc:  # the jobs will fail with the same reason
-            log.error("not ready for jobs", extra={"code": exc.code, "reason": exc.message})  # noqa: TRY400
+        if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
+            generator.prepare()  # the SDK's API starts without fitness checks
+        for check in generator.fitness_checks:
+            runpod.serverless.register_fitness_check(_ends_with_its_reason(check, comfyui))
         runpod.serverless.start({"handler": handle})
+
+
+def _ends_with_its_reason(check: Callable[[], None], comfyui: ComfyProcess) -> Callable[[], None]:
+    """Returns the check as the SDK runs it: if it fails, ComfyUI is stopped and the last log line says why.
+
+    The SDK reports the failure to RunPod and exits with status 1, without unwinding the stack.
+    """
+
+    @functools.wraps(check)
+    def run() -> None:
+        try:
+            check()
+        except GenerationError as exc:
+            comfyui.stop()
+            from runpod import RunPodLogger
+
+            RunPodLogger().set_level("NOTSET")  # it would log two more lines
+            log.critical("worker is not fit", extra={"check": check.__name__, "code": exc.code, "reason": exc.message})
+            raise
+
+    return run
 
 
 def _sdk_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -41,6 +41,7 @@ class ComfyClient:
 
     Attributes:
         versions: of ComfyUI and PyTorch, once the server is ready.
+        device: what it computes on, for example "NVIDIA GeForce RTX 4090" or "cpu".
         is_stuck: whether a run could not be removed from the server.
     """
 
@@ -48,6 +49,7 @@ class ComfyClient:
         """`address` is `host:port`."""
         self._address = address
         self.versions: dict[str, str] = {}
+        self.device = ""
         self.is_stuck = False
         self._http = requests.Session()
         self._http.trust_env = False  # a loopback connection must not go through a proxy
@@ -59,10 +61,12 @@ class ComfyClient:
     def is_ready(self) -> bool:
         """Returns whether the server answers."""
         try:
-            system = self._json("GET", "/system_stats")["system"]
+            stats = self._json("GET", "/system_stats")
         except ComfyUnavailable:
             return False
+        system = stats["system"]
         self.versions = {"comfyui": system["comfyui_version"], "torch": system["pytorch_version"]}
+        self.device = _device(stats["devices"][0]["name"])
         return True
 
     def run(self, graph: Graph, output_node: str, deadline: Deadline, on_progress: OnProgress | None = None) -> Run:
@@ -221,6 +225,11 @@ class ComfyClient:
             raise ComfyBusy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
         except requests.RequestException as exc:
             raise ComfyUnavailable(f"ComfyUI does not answer: {type(exc).__name__}") from exc
+
+
+def _device(name: str) -> str:
+    """Returns the GPU's name out of "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"; "cpu" stays."""
+    return name.partition(" : ")[0].split(" ", maxsplit=1)[-1]
 
 
 def _parse(opcode: int, payload: bytes) -> Message | PictureFrame | None:

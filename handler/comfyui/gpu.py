@@ -20,6 +20,10 @@ class GpuUnavailable(Exception):
     """The driver does not answer; the message is its reason."""
 
 
+class LibraryMissing(GpuUnavailable):
+    """The driver's library is not there; CUDA may work without it."""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU.
@@ -64,7 +68,7 @@ def _driver() -> Iterator[None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound as exc:
-        raise GpuUnavailable(NOT_FOUND) from exc
+        raise LibraryMissing(NOT_FOUND) from exc
     except pynvml.NVMLError as exc:
         raise GpuUnavailable(f"the NVIDIA driver does not answer: {exc}") from exc
     try:

@@ -3,16 +3,17 @@
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
-from handler.comfyui.process import ComfyProcess
+from handler.comfyui.process import ComfyProcess, on_cpu
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, GenerationError, ModelMissing, NotTransparent
+from handler.errors import ComfyUnavailable, GenerationError, ModelMissing, NoGpu, NotTransparent
+from handler.job import fitness
 from handler.job.picture import Picture
 from handler.job.png import alpha_of, check_png
 from handler.job.profiles import missing_models
@@ -35,6 +36,7 @@ class Generator:
         self._workflow = workflow
         self.comfyui = comfyui
         self._settings = settings
+        self._gpu_checked = False
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
@@ -62,8 +64,8 @@ class Generator:
             if parameter.random
         }
         graph = workflow.render({**request.values, **random_values})
-        self._check_weights()
-        client = self.comfyui.client(deadline)
+        self._check_machine()
+        client = self._client(deadline)
         ready_s = time.monotonic()
         run = self._run(client, graph, deadline, on_progress)
         png, report = run.result()
@@ -72,39 +74,60 @@ class Generator:
             **workflow.info(graph),
             "workflow": workflow.name,
             "profile": workflow.profile,
+            "device": client.device,
             "alpha": asdict(alpha_of(report)),
             "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
             "seconds": self._seconds(run, started_s, ready_s),
         }
         return Picture(png, _filename(), random_values, info)
 
-    def start(self) -> None:
-        """Starts ComfyUI and waits until it is ready.
-
-        Raises:
-            ComfyUnavailable: it does not start.
-        """
-        self.comfyui.client(Deadline(self._settings.start_timeout_s))
+    @property
+    def fitness_checks(self) -> list[Callable[[], None]]:
+        """What must hold before a job is taken, cheapest first; each raises GenerationError with the reason."""
+        return [self.check_gpu, self.check_weights, self.check_disk, self.start, self.warm_up]
 
     def prepare(self) -> None:
-        """Makes the first job as fast as the next one: starts ComfyUI and, with WARM_UP, loads the models.
+        """Checks that this worker can draw, and makes the first job as fast as the next one.
 
         Raises:
-            GenerationError: it does not start, or the workflow does not run.
+            GenerationError: the reason why it cannot.
         """
+        for check in self.fitness_checks:
+            check()
+
+    def check_gpu(self) -> None:
+        """Raises NoGpu if the profile needs a GPU and there is none that can be used."""
+        fitness.check_gpu(self._settings, self._workflow)
+        self._gpu_checked = True
+
+    def check_weights(self) -> None:
+        """Raises ModelMissing if a weight file is missing, unreadable or incomplete; logs where they are."""
+        fitness.check_weights(self._settings, self._workflow)
         for file in self._workflow.models:
             if found := locate.find(file, self._settings):
                 log.info("weights found", extra={"file": str(file), "path": str(found.path)})
-        self.start()
-        if self._settings.warm_up:
-            self.warm_up()
+
+    def check_disk(self) -> None:
+        """Raises StorageUnavailable if temporary files have no room."""
+        fitness.check_disk()
+
+    def start(self) -> None:
+        """Starts ComfyUI, which fails if CUDA does not work, and waits until it is ready.
+
+        Raises:
+            GenerationError: it does not start, or there is no GPU.
+        """
+        self._check_machine()
+        self._client(Deadline(self._settings.start_timeout_s))
 
     def warm_up(self) -> None:
-        """Runs the workflow once with few steps, so that the first job finds models loaded and kernels chosen.
+        """With WARM_UP, runs the workflow once with few steps: the first job finds models loaded and kernels chosen.
 
         Raises:
             GenerationError: the workflow does not run.
         """
+        if not self._settings.warm_up:
+            return
         started_s = time.monotonic()
         try:
             self.generate(self._workflow.warm_up, Deadline(self._settings.job_timeout_s))
@@ -112,7 +135,15 @@ class Generator:
             log.debug("warm-up picture is not transparent, which so few steps can cause")
         log.info("warm-up finished", extra={"seconds": round(time.monotonic() - started_s, 3)})
 
-    def _check_weights(self) -> None:
+    def _client(self, deadline: Deadline) -> ComfyClient:
+        client = self.comfyui.client(deadline)
+        if client.device == "cpu" and not on_cpu(self._settings):
+            raise NoGpu("ComfyUI runs on the CPU; if that is intended, set DEVICE=cpu")
+        return client
+
+    def _check_machine(self) -> None:
+        if not self._gpu_checked:  # asking the driver takes longer than looking for files
+            self.check_gpu()
         if missing := missing_models(self._workflow, self._settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 

@@ -12,10 +12,16 @@ WORKER = "test-worker"
 
 
 class ControlPlane(LoopbackServer):
-    """Serves jobs put with `submit`, collects what the worker posts; use as a context manager."""
+    """Serves jobs put with `submit`, collects what the worker posts; use as a context manager.
+
+    Attributes:
+        taken: ids of the jobs that were handed out.
+        pings: query of each ping, in which the worker reports its jobs or that it is unhealthy.
+    """
 
     def __init__(self):
         self.results = queue.Queue()
+        self.taken, self.pings = [], []
         self._jobs, self._stops = queue.Queue(), queue.Queue()
 
     def submit(self, job_id, job_input):
@@ -60,6 +66,8 @@ class ControlPlane(LoopbackServer):
 
     async def _take(self, request):
         job = await self._next(self._jobs)
+        if job:
+            self.taken.append(job["id"])
         return web.json_response(job) if job else web.Response(status=204)
 
     async def _stop_signals(self, request):
@@ -72,4 +80,5 @@ class ControlPlane(LoopbackServer):
         return web.Response()
 
     async def _ping(self, request):
+        self.pings.append(dict(request.query))
         return web.Response()
