@@ -18,7 +18,7 @@ from handler.job.picture import Picture
 from handler.job.png import alpha_of, check_png
 from handler.job.profiles import missing_models
 from handler.settings import Settings
-from handler.weights import locate
+from handler.weights import embeddings, locate
 from handler.workflow.parameters import Request
 from handler.workflow.workflow import Graph, Workflow
 
@@ -40,7 +40,7 @@ class Generator:
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self._workflow.parse(raw)
+        return self._workflow.parse(raw, self._embedding_fault)
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of a job's input."""
@@ -134,6 +134,9 @@ class Generator:
         except NotTransparent:
             log.debug("warm-up picture is not transparent, which so few steps can cause")
         log.info("warm-up finished", extra={"seconds": round(time.monotonic() - started_s, 3)})
+
+    def _embedding_fault(self, name: str) -> str | None:
+        return embeddings.fault(name, self._workflow.models, self._settings)
 
     def _client(self, deadline: Deadline) -> ComfyClient:
         client = self.comfyui.client(deadline)

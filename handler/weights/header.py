@@ -2,8 +2,13 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+MERGED = "layerdiffuse_merged"  # metadata that scripts/merge-patch writes into a checkpoint
+
+Header = Mapping[str, Any]
 
 
 class BadHeader(Exception):
@@ -30,3 +35,13 @@ def read(path: Path) -> dict[str, Any]:
     if size_bytes != expected_bytes:
         raise BadHeader(f"has {size_bytes} bytes, its header says {expected_bytes}")
     return header
+
+
+def shapes(header: Header) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each tensor by its name."""
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def is_merged(header: Header) -> bool:
+    """Returns whether it is a checkpoint that scripts/merge-patch made: the attention patch is in its weights."""
+    return MERGED in (header.get("__metadata__") or {})

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,16 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.validators import extend
 
 from handler.errors import InvalidInput
+from handler.workflow import prompt_syntax
 
 SHOWN_CHARACTERS = 40
 SHOWN_FAULTS = 12
 LARGEST_SHOWN_INTEGER = 10**SHOWN_CHARACTERS
 INTEGER_BITS = 64
+PROMPT_FORMAT = "prompt"  # JSON Schema's `format` of text that ComfyUI parses
+NOT_BLANK = r"\S"  # JSON Schema's `pattern`
+
+EmbeddingFault = Callable[[str], str | None]
 
 
 def _is_text(_: TypeChecker, value: object) -> bool:
@@ -83,11 +88,24 @@ class Parameter:
         schemas = ({"type": self.schema["type"]}, self.schema)
         return all(Validator(schema).is_valid(value) for schema in schemas)
 
+    def faults(self, value: Any, embedding_fault: EmbeddingFault) -> list[str]:
+        """Returns why `value` must not be set, one sentence each; an empty list if it may be."""
+        if not self.accepts(value):
+            return [f"{self.name} must be {self.expectation()}, got {shown(value)}"]
+        if self.schema.get("format") != PROMPT_FORMAT:
+            return []
+        if syntax := prompt_syntax.faults(value):
+            return [f"{self.name} {fault}" for fault in syntax]
+        named = [(name, embedding_fault(name)) for name in prompt_syntax.embeddings(value)]
+        return [f"{self.name} names the embedding {shown(name)}, which {fault}" for name, fault in named if fault]
+
     def expectation(self) -> str:
         """Returns which values are accepted, in words: "an integer from 0 to 10"."""
         schema = self.schema
         if schema["type"] == "string":
             words = f"a string of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
+            if schema.get("pattern") == NOT_BLANK:
+                words += ", not blank"
         else:
             article = "an integer" if schema["type"] == "integer" else "a number"
             words = f"{article} from {schema['minimum']} to {schema['maximum']}"
@@ -108,12 +126,13 @@ def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> d
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def parse(raw: object, parameters: Sequence[Parameter]) -> Request:
+def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: EmbeddingFault = lambda _: None) -> Request:
     """Returns the request that `raw` makes.
 
     Args:
         raw: the `input` of a job, as it came.
         parameters: what may be set.
+        embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
 
     Raises:
         InvalidInput: with every fault of `raw`.
@@ -129,10 +148,10 @@ def parse(raw: object, parameters: Sequence[Parameter]) -> Request:
             faults.append(f"unknown field {shown(name)}, expected {', '.join(known)}")
         elif value is None and parameter.random:
             continue
-        elif parameter.accepts(value):
-            values[name] = value
+        elif found := parameter.faults(value, embedding_fault):
+            faults += found
         else:
-            faults.append(f"{name} must be {parameter.expectation()}, got {shown(value)}")
+            values[name] = value
     if faults:
         more = len(faults) - SHOWN_FAULTS
         raise InvalidInput(faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else []))

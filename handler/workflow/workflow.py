@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from handler.errors import InvalidInput, WorkflowInvalid
-from handler.workflow.parameters import Parameter, Request, parse, schema_of, shown
+from handler.workflow.parameters import EmbeddingFault, Parameter, Request, parse, schema_of, shown
 
 Graph = dict[str, dict[str, Any]]
 
@@ -64,9 +64,13 @@ class Workflow:
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
 
-    def parse(self, raw: object) -> Request:
-        """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return parse(raw, self.parameters)
+    def parse(self, raw: object, embedding_fault: EmbeddingFault = lambda _: None) -> Request:
+        """Returns the request that a job's input makes; raises InvalidInput with every fault.
+
+        Args:
+            embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
+        """
+        return parse(raw, self.parameters, embedding_fault)
 
     def render(self, values: Mapping[str, Any]) -> Graph:
         """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
+import struct
 import time
 
 import pytest
@@ -77,6 +79,8 @@ def test_without_a_seed_one_is_drawn_and_reported(handle, small):
         {"prompt": "ein grüner Apfel, 赤いりんご, 🍎"},
         {"prompt": "a (red:1.3) apple with [a leaf] and (((weights)))"},
         {"prompt": "x" * 4000},
+        {"prompt": ":) (((( an (apple:-1.5)", "negative_prompt": "   "},
+        {"prompt": "(" * 100 + "a red apple" + ":1)" * 100},
         {"prompt": 'quotes " and \\ and \n lines \0 {"a": 1}', "negative_prompt": ""},
         {"guidance_scale": 1},
         {"guidance_scale": 19.999},
@@ -90,6 +94,62 @@ def test_bounds_and_odd_texts_work(handle, small, more):
     assert "error" not in reply, reply
     check_png(picture(reply), request["width"], request["height"])
     assert json.loads(reply["info"])["prompt"] == request["prompt"]
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("(x:nan)", "weight nan"),
+        ("(x:inf)", "weight inf"),
+        ("(x:1e400)", "weight inf"),
+        ("(x:1e30)", "weight 1e+30"),
+        ("(" * 1000 + "x" + ")" * 1000, "nested more than 100 deep"),
+        ("embedding:", "without a name"),
+        ("a red apple embedding:nope, shiny", 'the embedding "nope,", which does not exist'),
+    ],
+)
+def test_a_prompt_that_comfyui_cannot_process_is_invalid_input(handle, small, field, text, fault):
+    """ComfyUI would fail in a node, draw NaN, or ignore the embedding; the caller's mistake is named instead."""
+    error = job(handle, small | {field: text})["error"]
+    assert error.startswith(f"invalid_input: {field} ")
+    assert fault in error
+
+
+@pytest.fixture
+def embedding(settings):
+    """Writes models/embeddings/<name>.safetensors, two vectors of a width for both text encoders; removes it again."""
+    folder = settings.models_dir / "embeddings"
+    folder.mkdir(exist_ok=True)
+    written = []
+
+    def write(name, width):
+        size = 2 * 2 * width
+        offsets = {"clip_l": [0, size], "clip_g": [size, 2 * size]}
+        head = {key: {"dtype": "F16", "shape": [2, width], "data_offsets": ends} for key, ends in offsets.items()}
+        text = json.dumps(head).encode()
+        values = struct.pack("<e", 0.5) * (4 * width)
+        written.append(folder / f"{name}.safetensors")
+        written[-1].write_bytes(struct.pack("<Q", len(text)) + text + values)
+
+    yield write
+    for path in written:
+        path.unlink()
+    with contextlib.suppress(OSError):  # it has other files
+        folder.rmdir()
+
+
+def test_an_embedding_changes_the_picture(handle, small, embedding):
+    """One that fits is used; one of another width, which ComfyUI would ignore, is refused by name."""
+    embedding("test_jobs_fits", 32)
+    embedding("test_jobs_wide", 768)
+    prompt = "a red apple embedding:{}"
+    used = job(handle, small | {"prompt": prompt.format("test_jobs_fits, shiny")})
+    assert picture(used) != picture(job(handle, small | {"prompt": "a red apple , shiny"}))
+    assert job(handle, small | {"prompt": prompt.format("test_jobs_wide")})["error"] == (
+        'invalid_input: prompt names the embedding "test_jobs_wide", which has shape [2, 768], '
+        "expected width 32 (clip_l) and 32 (clip_g)"
+    )
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", {}, {"prompt": 3}, {"prompt": "x", "seed": True, "steps": 3}])

@@ -15,6 +15,11 @@ PARAMETERS = (
     Parameter("scale", "C", "cfg", {"type": "number", "minimum": 1, "maximum": 20}),
 )
 
+PROMPTS = (
+    Parameter("prompt", "P", "text", {"type": "string", "format": "prompt", "pattern": r"\S", "maxLength": 99}, True),
+    Parameter("negative", "N", "text", {"type": "string", "format": "prompt", "maxLength": 99}),
+)
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3),
@@ -141,3 +146,31 @@ def test_any_value_of_a_field_is_accepted_or_refused_as_invalid_input(field, val
 def test_shown_is_short_and_encodable_after_presentation(value):
     """Any JSON value has a rendering of bounded length."""
     assert len(shown(value)) < 400
+
+
+@pytest.mark.parametrize("prompt", [" ", "\t\n", "\u3000"])
+def test_a_blank_prompt_is_refused_where_text_is_needed(prompt):
+    """Blanks are no prompt; a negative prompt may be blank or empty."""
+    with pytest.raises(InvalidInput, match="prompt must be a string of 0 to 99 characters, not blank"):
+        parse({"prompt": prompt}, PROMPTS)
+    assert parse({"prompt": "x", "negative": prompt}, PROMPTS).values["negative"] == prompt
+
+
+def test_every_fault_of_both_prompts_is_reported():
+    """Syntax and embeddings of each prompt, together with the other faults."""
+    with pytest.raises(InvalidInput) as caught:
+        parse(
+            {"prompt": "(x:nan)", "negative": "embedding:foo (embedding:bar:1.1)", "steps": 1},
+            PROMPTS,
+            {"foo": None, "bar": "does not exist"}.get,
+        )
+    assert caught.value.details == (
+        'prompt has the weight nan for "x", expected -100 to 100',
+        'negative names the embedding "bar", which does not exist',
+        'unknown field "steps", expected prompt, negative',
+    )
+
+
+def test_text_that_is_no_prompt_is_not_parsed():
+    """Only what ComfyUI parses is checked for its syntax."""
+    assert parse({"prompt": "(x:nan)"}, PARAMETERS).values == {"prompt": "(x:nan)"}
