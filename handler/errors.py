@@ -18,17 +18,7 @@ A job that ends without a picture:
     ├── StorageUnavailable   storage_unavailable   the job file or the folder of pictures cannot be used
     └── InternalError        internal              a bug in the worker
 
-An HTTP request that is rejected before a job is created, or that names no job:
-
-    RequestRefused
-    ├── BadRequest           bad_request           not a JSON object, or a field of the envelope is wrong
-    ├── Unauthorized         unauthorized
-    ├── NotFound             not_found
-    ├── MethodNotAllowed     method_not_allowed
-    ├── Conflict             conflict              the job is in the wrong state for it
-    ├── BodyTooLarge         body_too_large
-    ├── NotJson              unsupported_media_type
-    └── QueueFull            queue_full
+Rejected HTTP requests: handler.server.errors.
 
 Messages go to callers. They contain no traceback, path, host name or secret.
 """
@@ -47,13 +37,11 @@ class LayerdiffuseError(Exception):
 
     Attributes:
         code: stable name of the kind of error.
-        http_status: status of the HTTP response.
         message: one line for the caller.
         details: the parts of the message, if there are several.
     """
 
     code: ClassVar[str]
-    http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         self.message = presentable(message)
@@ -68,13 +56,8 @@ class GenerationError(LayerdiffuseError):
     """A job that ends without a picture."""
 
 
-class RequestRefused(LayerdiffuseError):
-    """An HTTP request that is rejected before a job is created, or that names no job."""
-
-
 class InvalidInput(GenerationError):
     code = "invalid_input"
-    http_status = 422
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults), faults)
@@ -82,12 +65,10 @@ class InvalidInput(GenerationError):
 
 class JobCancelled(GenerationError):
     code = "cancelled"
-    http_status = 499
 
 
 class JobTimeout(GenerationError):
     code = "timeout"
-    http_status = 504
 
 
 class WorkflowInvalid(GenerationError):
@@ -100,12 +81,10 @@ class WorkflowRejected(GenerationError):
 
 class ModelMissing(GenerationError):
     code = "model_missing"
-    http_status = 503
 
 
 class NoGpu(GenerationError):
     code = "no_gpu"
-    http_status = 503
 
 
 class NodeFailed(GenerationError):
@@ -114,7 +93,6 @@ class NodeFailed(GenerationError):
 
 class ComfyUnavailable(GenerationError):
     code = "comfyui_unavailable"
-    http_status = 503
 
 
 class BadPicture(GenerationError):
@@ -131,51 +109,10 @@ class ReplyTooLarge(GenerationError):
 
 class StorageUnavailable(GenerationError):
     code = "storage_unavailable"
-    http_status = 503
 
 
 class InternalError(GenerationError):
     code = "internal"
-
-
-class BadRequest(RequestRefused):
-    code = "bad_request"
-    http_status = 400
-
-
-class Unauthorized(RequestRefused):
-    code = "unauthorized"
-    http_status = 401
-
-
-class NotFound(RequestRefused):
-    code = "not_found"
-    http_status = 404
-
-
-class MethodNotAllowed(RequestRefused):
-    code = "method_not_allowed"
-    http_status = 405
-
-
-class Conflict(RequestRefused):
-    code = "conflict"
-    http_status = 409
-
-
-class BodyTooLarge(RequestRefused):
-    code = "body_too_large"
-    http_status = 413
-
-
-class NotJson(RequestRefused):
-    code = "unsupported_media_type"
-    http_status = 415
-
-
-class QueueFull(RequestRefused):
-    code = "queue_full"
-    http_status = 429
 
 
 def presentable(text: str) -> str:

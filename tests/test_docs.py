@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from handler.cli.main import app
-from handler.errors import GenerationError, RequestRefused
+from handler.errors import GenerationError
+from handler.server.errors import RequestRejected
 from handler.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def options_of(program, words):
 def test_every_error_code_is_documented():
     """docs/errors.md has one row for each code, and no other."""
     assert sorted(first_column("docs/errors.md")) == sorted(
-        kind.code for base in (GenerationError, RequestRefused) for kind in base.__subclasses__()
+        kind.code for base in (GenerationError, RequestRejected) for kind in base.__subclasses__()
     )
 
 

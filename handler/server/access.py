@@ -1,4 +1,4 @@
-"""Who may use the HTTP server: whoever has a key, or, without keys, whoever is on this machine."""
+"""Access to the HTTP server: with an API key, or, if it has no keys, from this machine only."""
 
 import hmac
 import ipaddress
@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handler.errors import BadRequest, Unauthorized
-from handler.server.refusals import answer_to
+from handler.server.error_responses import error_response
+from handler.server.errors import BadRequest, Unauthorized
 
 OPEN_PATHS = ("/ping", "/")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -22,7 +22,7 @@ def is_loopback(host: str) -> bool:
 
 
 class KeyCheck:
-    """Lets requests pass that have one of the keys, and those to OPEN_PATHS."""
+    """Rejects requests without a valid key, except to OPEN_PATHS."""
 
     def __init__(self, app: ASGIApp, keys: list[str]) -> None:
         self._app = app
@@ -30,9 +30,11 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
-            answer = answer_to(Unauthorized("expected the header Authorization: Bearer with a key of this server"))
-            answer.headers["WWW-Authenticate"] = "Bearer"
-            await answer(scope, receive, send)
+            response = error_response(
+                Unauthorized("the header Authorization must be Bearer and an API key of this server")
+            )
+            response.headers["WWW-Authenticate"] = "Bearer"
+            await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -44,9 +46,9 @@ class KeyCheck:
 
 
 class HostCheck:
-    """Lets requests pass that call the server by one of these names.
+    """Rejects requests whose Host header is not one of these names.
 
-    A page of another site may have its own name point to this machine, but cannot choose the Host header.
+    Another site can make its own name point to this machine, but then its pages send that name as Host.
     """
 
     def __init__(self, app: ASGIApp, names: list[str]) -> None:
@@ -55,7 +57,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _name(dict(scope["headers"]).get(b"host", b"")) not in self._names:
-            await answer_to(BadRequest(f"Host must be one of {', '.join(self._names)}"))(scope, receive, send)
+            await error_response(BadRequest(f"Host must be one of {', '.join(self._names)}"))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -1,353 +1,249 @@
-"""Takes jobs from the store one after another, and tells whoever waits for them."""
+"""Runs queued jobs one after another, and wakes the requests that wait for them."""
 
 import asyncio
-import collections
 import contextlib
+import functools
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+import weakref
+from collections.abc import AsyncIterator, Callable
 
-import httpx
-import tenacity
-
-from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
-from handler.errors import GenerationError, JobCancelled, JobTimeout, NotFound, StorageUnavailable
-from handler.job import reply
-from handler.job.picture import Outcome
-from handler.job.runner import Job, Runner, reported
-from handler.server.job_store import CANCELLED, JobRequest, JobStore, Record, Status
+from handler.errors import GenerationError, InvalidInput, JobCancelled, StorageUnavailable
+from handler.job.runner import Runner
+from handler.server import background
+from handler.server.cleanup import clean_up
+from handler.server.job_record import JobRecord, JobRequest, Status
+from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
-from handler.server.picture_store import PictureFolder
+from handler.server.picture_store import PictureStore
+from handler.server.running_job import RunningJob
+from handler.server.webhooks import Webhooks
 from handler.settings import Settings
+from handler.workflow.parameters import Request
 
-IDLE_S = 1.0
-SWEEP_S = 5.0
-STOP_GRACE_S = 6.0  # what a job under way may still take after a stop signal; container engines wait ten seconds
-WEBHOOK_TRIES = 3
-WEBHOOK_WAIT_S = 10.0
-WEBHOOK_TIMEOUT_S = 30.0
+STOP_GRACE_S = 6.0  # for the running job after a stop signal; container engines wait ten seconds
+STORAGE_RETRY_S = 1.0
 SAVE_TRIES = 30
-SAVE_WAIT_S = 1.0
-CANCEL_TRIES = 100
-CANCEL_WAIT_S = 0.02
-STREAMED = 256
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class UnderWay:
-    """A job on the worker."""
-
-    deadline: Deadline
-    progress: Progress | None = None
-    unread: collections.deque[Progress] = field(default_factory=lambda: collections.deque(maxlen=STREAMED))
 
 
 class Dispatcher:
     """One worker behind the job store. Its methods belong to one event loop."""
 
     def __init__(
-        self, store: JobStore, runner: Runner, pictures: PictureFolder, settings: Settings, metrics: Metrics
+        self, store: JobStore, runner: Runner, pictures: PictureStore, settings: Settings, metrics: Metrics
     ) -> None:
         self._store = store
         self._runner = runner
         self._pictures = pictures
+        self._webhooks = Webhooks(store, pictures, settings.reply_limit_bytes)
         self._settings = settings
         self._metrics = metrics
-        self._waiting: collections.defaultdict[str, set[asyncio.Future[None]]] = collections.defaultdict(set)
-        self._under_way: dict[str, UnderWay] = {}
-        self._wake = asyncio.Event()
+        self._requests: dict[str, Request] = {}  # of queued jobs, so that their input is checked only once
+        self._running: RunningJob | None = None
+        self._running_lock = asyncio.Lock()  # a job is either queued or running for whoever has it
+        self._queued = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._is_over = asyncio.Event()
+        self._over: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
         self._lost: set[str] = set()
-        self._webhooks: dict[str, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Takes jobs while the block lasts.
+        """Runs jobs during the block.
 
-        At its end the job under way may still finish within STOP_GRACE_S; else it waits again, for
-        the next start.
+        At its end the running job has STOP_GRACE_S to finish; otherwise it is queued again for the next start.
         """
-        loops = [asyncio.create_task(loop()) for loop in (self._take_jobs, self._sweep, self._start_webhooks)]
-        for task in loops:
-            task.add_done_callback(_report)
-        try:
-            yield
-        finally:
-            self.stop()
-            _, slow = await asyncio.wait(loops, timeout=STOP_GRACE_S)
-            for under_way in self._under_way.values():
-                under_way.deadline.cancel()
-            if slow:
-                await asyncio.wait(slow)
-            for task in self._webhooks.values():
-                task.cancel()
-            await asyncio.gather(*self._webhooks.values(), return_exceptions=True)
+        async with self._webhooks.running():
+            loop = background.start(self._run_jobs())
+            timed_out = functools.partial(self._on_over, status=Status.TIMED_OUT)
+            cleanup = background.start(clean_up(self._store, self._pictures, self._settings, timed_out))
+            try:
+                yield
+            finally:
+                self.stop()
+                cleanup.cancel()
+                await asyncio.wait([loop], timeout=STOP_GRACE_S)
+                if self._running is not None:
+                    self._running.deadline.cancel()
+                await asyncio.wait([loop, cleanup])
 
     def stop(self) -> None:
-        """Takes no more jobs; whoever waits is told how far the job is."""
-        for event in (self._stopping, self._wake, self._is_over):
-            event.set()
-        for job_id in list(self._waiting):
-            self._tell(job_id)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether no more jobs are taken."""
-        return self._stopping.is_set()
+        """Starts no more jobs, and ends every `wait`."""
+        self._stopping.set()
+        self._queued.set()
+        for over in list(self._over.values()):
+            over.set()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is under way."""
-        return bool(self._under_way)
+        """Whether a job is running."""
+        return self._running is not None
 
-    async def submit(self, request: JobRequest, keep_s: float, prefix: str = "") -> str:
-        """Returns the id of a job that now waits and will not be lost.
+    async def submit(self, job: JobRequest, keep_s: float, prefix: str = "") -> str:
+        """Queues a job on disk and returns its id.
+
+        Args:
+            keep_s: how long its result is kept.
+            prefix: of the id.
 
         Raises:
-            QueueFull, StorageUnavailable: it was not accepted.
+            InvalidInput, QueueFull, StorageUnavailable: it was not accepted.
         """
+        request = self._runner.parse(job.input)
         job_id = f"{prefix}{uuid.uuid4()}"
-        await asyncio.to_thread(self._store.add, job_id, request, keep_s)
+        self._requests[job_id] = request
+        try:
+            await asyncio.to_thread(self._store.add, job_id, job, keep_s)
+        except BaseException:
+            del self._requests[job_id]
+            raise
         self._metrics.accepted.inc()
-        self._wake.set()
+        self._queued.set()
         return job_id
 
-    async def wait(self, job_id: str, timeout_s: float) -> Record | None:
+    async def submit_failed(self, job: JobRequest, error: InvalidInput, keep_s: float, prefix: str = "") -> str:
+        """Stores a job that has failed already, and returns its id.
+
+        Raises:
+            StorageUnavailable: it was not accepted.
+        """
+        job_id = f"{prefix}{uuid.uuid4()}"
+        log.warning("job refused", extra={"job_id": job_id, "code": error.code})
+        await asyncio.to_thread(self._store.add_failed, job_id, job, keep_s, error)
+        self._metrics.accepted.inc()
+        self._on_over(job_id, Status.after(error))
+        return job_id
+
+    async def wait(self, job_id: str, timeout_s: float | None = None) -> JobRecord:
         """Returns the job when it is over, or as it is after `timeout_s` or when the server stops.
 
         Raises:
-            StorageUnavailable: the job is over, but how it ended could not be stored.
+            NotFound: the id is unknown, or the result has expired.
+            StorageUnavailable: the job is over, but its result could not be stored.
         """
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id].add(told)
-        try:
-            record = await asyncio.to_thread(self._store.get, job_id)
-            if job_id not in self._lost and record and not record.status.is_final and not self._stopping.is_set():
-                await asyncio.wait([told], timeout=timeout_s)
-                record = await asyncio.to_thread(self._store.get, job_id)
-            if job_id in self._lost:
-                raise StorageUnavailable("the result of this job could not be stored, it runs again at the next start")
+        over = self._over.setdefault(job_id, asyncio.Event())  # before reading, so that no end is missed
+        record = await self._get(job_id)
+        if record.status.is_final or self._stopping.is_set():
             return record
-        finally:
-            self._waiting[job_id].discard(told)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), timeout_s)
+        return await self._get(job_id)
 
-    async def cancel(self, job_id: str) -> None:
-        """Cancels a job that waits or is under way; one that is over stays as it is."""
-        for _ in range(CANCEL_TRIES):
-            if await asyncio.to_thread(self._store.cancel_waiting, job_id):
-                self._over(job_id, Status.CANCELLED)
-                return
-            if under_way := self._under_way.get(job_id):
-                under_way.deadline.cancel()
-                return
-            record = await asyncio.to_thread(self._store.get, job_id)
-            if record is None or record.status.is_final:
-                return
-            await asyncio.sleep(CANCEL_WAIT_S)  # it is just being taken
-
-    async def purge(self) -> int:
-        """Cancels all jobs that wait, and returns how many these were."""
-        ids = await asyncio.to_thread(self._store.purge)
-        for job_id in ids:
-            self._over(job_id, Status.CANCELLED)
-        return len(ids)
-
-    async def retry(self, job_id: str) -> bool:
-        """Returns whether the job had failed or timed out, and now waits again."""
-        again = await asyncio.to_thread(self._store.retry, job_id)
-        self._wake.set()
-        return again
-
-    def progress(self, job_id: str) -> Progress | None:
-        """Returns how far the job is that is under way."""
-        under_way = self._under_way.get(job_id)
-        return under_way.progress if under_way else None
-
-    def unread(self, job_id: str) -> list[Progress]:
-        """Returns the job's progress since this was last asked."""
-        under_way = self._under_way.get(job_id)
-        if under_way is None:
-            return []
-        unread = list(under_way.unread)
-        under_way.unread.clear()
-        return unread
-
-    def describe(self, record: Record) -> dict[str, Any]:
-        """Returns a job in the shape of RunPod's API, times in ms.
+    async def cancel(self, job_id: str) -> JobRecord:
+        """Cancels a queued or running job, and returns it when that is on disk. A job that is over does not change.
 
         Raises:
-            NotFound: its picture is no longer kept.
+            NotFound: the id is unknown, or the result has expired.
+            StorageUnavailable: that it is cancelled could not be stored.
         """
-        times = {"delayTime": record.delay_ms, "executionTime": record.execution_ms}
-        described: dict[str, Any] = {"id": record.id, "status": str(record.status)}
-        described |= {name: value for name, value in times.items() if value is not None}
-        if record.status is Status.COMPLETED:
-            described["output"] = self._reply(record)
-        elif record.status.is_final:
-            described["error"] = (record.outcome or CANCELLED)["error"]
-        elif progress := self.progress(record.id):
-            described["output"] = step(progress)
-        return described
+        async with self._running_lock:
+            running = self.running_job(job_id)
+            if running is not None:
+                running.cancel()
+            elif await asyncio.to_thread(self._store.cancel_queued, job_id):
+                self._on_over(job_id, Status.CANCELLED)
+        if running is not None:
+            await running.over.wait()
+        return await self._get(job_id)
 
-    def _reply(self, record: Record) -> dict[str, Any]:
-        outcome = Outcome.from_json(record.outcome or {})
-        png = None if outcome.url is not None else self._pictures.read(outcome.filename)
-        if png is None and outcome.url is None:
-            raise NotFound("the picture of this job is no longer kept")
-        return reply.build(outcome, png, self._settings.reply_limit_bytes)
+    async def purge(self) -> int:
+        """Cancels all queued jobs, and returns their number."""
+        ids = await asyncio.to_thread(self._store.purge)
+        for job_id in ids:
+            self._on_over(job_id, Status.CANCELLED)
+        return len(ids)
 
-    async def _take_jobs(self) -> None:
+    async def retry(self, job_id: str) -> None:
+        """Queues a job again that has failed or timed out; raises like JobStore.retry."""
+        await asyncio.to_thread(self._store.retry, job_id)
+        self._queued.set()
+
+    def running_job(self, job_id: str) -> RunningJob | None:
+        """Returns the job if it is running."""
+        return self._running if self._running is not None and self._running.id == job_id else None
+
+    async def _get(self, job_id: str) -> JobRecord:
+        record = await asyncio.to_thread(self._store.get, job_id)
+        if job_id in self._lost:
+            raise StorageUnavailable("the result of this job could not be stored, it runs again at the next start")
+        return record
+
+    async def _run_jobs(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
+            self._queued.clear()
             try:
-                record = await asyncio.to_thread(self._store.take)
+                running = await self._take()
             except StorageUnavailable as exc:
-                log.error("no job can be taken", extra={"reason": exc.message})  # noqa: TRY400
-                record = None
-            if record is not None:
-                await self._run(record)
+                log.error("cannot take jobs", extra={"reason": exc.message})  # noqa: TRY400
+                await asyncio.sleep(STORAGE_RETRY_S)
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_S)
+            if running is not None:
+                await self._run(running)
+            else:
+                await self._queued.wait()
 
-    async def _run(self, record: Record) -> None:
-        limits = [self._settings.job_timeout_s, record.ends_s - time.time()]
-        if record.request.execution_timeout_s is not None:
-            limits.append(record.request.execution_timeout_s)
-        under_way = self._under_way[record.id] = UnderWay(Deadline(max(0.0, min(limits))))
+    async def _take(self) -> RunningJob | None:
+        async with self._running_lock:
+            record = await asyncio.to_thread(self._store.take)
+            if record is None:
+                return None
+            limits_s = [self._settings.job_timeout_s, record.ends_s - time.time()]
+            if record.request.execution_timeout_s is not None:
+                limits_s.append(record.request.execution_timeout_s)
+            deadline = Deadline(max(0.0, min(limits_s)))
+            self._running = RunningJob(record, self._requests.pop(record.id, None), deadline)
+            return self._running
+
+    async def _run(self, running: RunningJob) -> None:
+        limit_bytes = self._settings.reply_limit_bytes
         try:
-            outcome = await asyncio.to_thread(self._attempt, record, under_way)
-            status = _status(outcome)
-            if status is Status.CANCELLED and self._stopping.is_set():
-                await asyncio.to_thread(self._store.put_back, record.id)
-                log.info("job waits for the next start", extra={"job_id": record.id})
-                return
-            facts = {"error": str(outcome)} if isinstance(outcome, GenerationError) else outcome
-            await self._save(record.id, status, facts)
-        finally:
-            del self._under_way[record.id]
-        self._over(record.id, status)
-
-    def _attempt(self, record: Record, under_way: UnderWay) -> dict[str, Any] | GenerationError:
-        def show(run: Run) -> None:
-            if run.progress is not None and run.progress != under_way.progress:
-                under_way.progress = run.progress
-                under_way.unread.append(run.progress)
-
-        try:
-            with reported(record.id):
-                job = Job(record.id, self._runner.parse(record.request.input), record.request.s3_config)
-                picture, outcome = self._runner.run(job, under_way.deadline, show)
-                reply.check_size(outcome, picture.png, self._settings.reply_limit_bytes)
-                if outcome.url is None:
-                    self._pictures.put(picture.filename, picture.png)
+            outcome = await asyncio.to_thread(running.run, self._runner, self._pictures, limit_bytes)
         except GenerationError as exc:
-            return exc
-        self._metrics.observe(picture.info["seconds"])
-        return outcome.to_json()
+            if isinstance(exc, JobCancelled) and await self._put_back(running):
+                return
+            status, save = Status.after(exc), functools.partial(self._store.fail, running.id, exc)
+        else:
+            self._metrics.observe(outcome.info["seconds"])
+            status, save = Status.COMPLETED, functools.partial(self._store.complete, running.id, outcome)
+        await self._save(running.id, save)
+        self._running = None
+        running.over.set()
+        self._on_over(running.id, status)
 
-    async def _save(self, job_id: str, status: Status, outcome: dict[str, Any]) -> None:
-        """Notes how a job ended, for as long as it takes a full disk to have room again, but no longer than that."""
+    async def _put_back(self, running: RunningJob) -> bool:
+        """Returns whether the server is stopping and no caller cancelled the job; it is then queued again."""
+        async with self._running_lock:
+            if running.is_cancelled or not self._stopping.is_set():
+                return False
+            try:
+                await asyncio.to_thread(self._store.put_back, running.id)
+            except StorageUnavailable as exc:  # the next start queues it all the same, as its second attempt
+                log.error("job not queued again", extra={"job_id": running.id, "reason": exc.message})  # noqa: TRY400
+            else:
+                log.info("job queued for the next start", extra={"job_id": running.id})
+            self._running = None
+            running.over.set()
+            return True
+
+    async def _save(self, job_id: str, save: Callable[[], None]) -> None:
+        """Stores how a job ended. Retries while the disk is full, at most SAVE_TRIES times."""
         for _ in range(SAVE_TRIES):
             try:
-                await asyncio.to_thread(self._store.finish, job_id, status, outcome)
+                await asyncio.to_thread(save)
             except StorageUnavailable as exc:
                 log.error("result not stored yet", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
-                await asyncio.sleep(SAVE_WAIT_S)
+                await asyncio.sleep(STORAGE_RETRY_S)
             else:
                 return
         self._lost.add(job_id)
         log.critical("result lost, the job runs again at the next start", extra={"job_id": job_id})
 
-    def _over(self, job_id: str, status: Status) -> None:
+    def _on_over(self, job_id: str, status: Status) -> None:
+        self._requests.pop(job_id, None)
         self._metrics.finished.labels(status.lower()).inc()
-        self._tell(job_id)
-        self._wake.set()
-        self._is_over.set()
-
-    def _tell(self, job_id: str) -> None:
-        for told in self._waiting.get(job_id, ()):
-            if not told.done():
-                told.set_result(None)
-
-    async def _sweep(self) -> None:
-        """Removes what is over its time, in the job file and in the folder of pictures."""
-        while not self._stopping.is_set():
-            settings = self._settings
-            try:
-                for job_id in await asyncio.to_thread(self._store.expire, settings.results_limit_bytes):
-                    self._over(job_id, Status.TIMED_OUT)
-                await asyncio.to_thread(self._pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
-            except (StorageUnavailable, OSError) as exc:
-                log.error("nothing can be removed", extra={"reason": str(exc)})  # noqa: TRY400
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
-
-    async def _start_webhooks(self) -> None:
-        while not self._stopping.is_set():
-            self._is_over.clear()
-            with contextlib.suppress(StorageUnavailable):  # the sweep says so
-                for record in await asyncio.to_thread(self._store.due_webhooks):
-                    if record.id not in self._webhooks:
-                        self._webhooks[record.id] = asyncio.create_task(self._tell_webhook(record))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), SWEEP_S)
-
-    async def _tell_webhook(self, record: Record) -> None:
-        """Posts the job to its webhook, which must answer 200; after WEBHOOK_TRIES that is that."""
-        tries = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(WEBHOOK_TRIES),
-            wait=tenacity.wait_fixed(WEBHOOK_WAIT_S),
-            retry=tenacity.retry_if_exception_type(httpx.HTTPError),
-            reraise=True,
-        )
-        try:
-            described = await asyncio.to_thread(self.describe, record)
-            async with httpx.AsyncClient(timeout=WEBHOOK_TIMEOUT_S) as client:
-                async for attempt in tries:
-                    with attempt:
-                        await _post(client, str(record.request.webhook), described)
-        except (httpx.HTTPError, httpx.InvalidURL, NotFound) as exc:
-            log.warning("webhook not told", extra={"job_id": record.id, "reason": type(exc).__name__})
-        try:
-            await asyncio.to_thread(self._store.webhook_done, record.id)
-        except StorageUnavailable as exc:
-            log.error("webhook may be told again", extra={"job_id": record.id, "reason": exc.message})  # noqa: TRY400
-        else:
-            del self._webhooks[record.id]
-
-
-async def _post(client: httpx.AsyncClient, address: str, described: dict[str, Any]) -> None:
-    answer = await client.post(address, json=described)
-    if answer.status_code != 200:
-        raise httpx.HTTPError(f"it answered {answer.status_code}")
-
-
-def step(progress: Progress) -> dict[str, int]:
-    """Returns progress as callers see it."""
-    return {"step": progress.value, "steps": progress.maximum}
-
-
-def _status(outcome: dict[str, Any] | GenerationError) -> Status:
-    match outcome:
-        case JobCancelled():
-            return Status.CANCELLED
-        case JobTimeout():
-            return Status.TIMED_OUT
-        case GenerationError():
-            return Status.FAILED
-    return Status.COMPLETED
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (exc := task.exception()):
-        log.critical("a loop of the server ended", exc_info=exc)
+        if over := self._over.pop(job_id, None):
+            over.set()
+        self._webhooks.job_over()

@@ -1,4 +1,4 @@
-"""What the HTTP server counts, in the text format of Prometheus."""
+"""The HTTP server's counters, in the text format of Prometheus."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,22 +14,20 @@ class Metrics:
         self._registry = CollectorRegistry()
         registry = self._registry
         self.accepted = Counter("alpha_jobs_accepted", "Jobs accepted.", registry=registry)
-        self.finished = Counter(
-            "alpha_jobs_finished", "Jobs that are over, by outcome.", ["outcome"], registry=registry
-        )
+        self.finished = Counter("alpha_jobs_finished", "Finished jobs by outcome.", ["outcome"], registry=registry)
         self._seconds = Histogram(
             "alpha_stage_seconds", "Seconds by stage of a job.", ["stage"], buckets=SECONDS, registry=registry
         )
 
     def observe(self, seconds: Mapping[str, float]) -> None:
-        """Counts a job's seconds by stage."""
+        """Adds a job's seconds by stage."""
         for stage, value in seconds.items():
             self._seconds.labels(stage).observe(value)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Adds something that is asked for its value whenever the metrics are read."""
+        """Adds a gauge that calls `value` whenever the metrics are read."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
-        """Returns all of it, as `text/plain; version=0.0.4`."""
+        """Returns all metrics as `text/plain; version=0.0.4`."""
         return generate_latest(self._registry)

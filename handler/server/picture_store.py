@@ -16,29 +16,29 @@ NAME = re.compile(r"alpha_[0-9]{1,12}_[0-9a-f]{6}\.png")
 
 @dataclass(frozen=True)
 class Found:
-    """A file with its size and times."""
+    """A picture's file, with its size and times."""
 
     path: Path
     stat: os.stat_result
 
 
-class PictureFolder:
-    """Keeps pictures under the names that the worker gave them. Safe to use from several threads."""
+class PictureStore:
+    """Stores pictures under the names that the worker gave them. Safe to use from several threads."""
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
-        """Raises StorageUnavailable where there is no such folder and none can be made."""
+        """Creates the folder if it does not exist; raises StorageUnavailable if it cannot."""
         self._folder = folder
         self._now = now
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise StorageUnavailable(f"the folder of pictures cannot be made: {exc.strerror}") from exc
+            raise StorageUnavailable(f"the folder of pictures cannot be created: {exc.strerror}") from exc
 
     def put(self, filename: str, png: bytes) -> None:
-        """Stores a picture, whole or not at all.
+        """Stores a picture completely or not at all.
 
         Raises:
-            StorageUnavailable: the folder does not take it.
+            StorageUnavailable: it cannot be written.
         """
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as part:
@@ -54,7 +54,7 @@ class PictureFolder:
             raise StorageUnavailable(f"the picture cannot be stored: {exc.strerror}") from exc
 
     def find(self, filename: str) -> Found | None:
-        """Returns the picture's file, or None where the name is not one of ours or nothing is there."""
+        """Returns the picture's file, or None if there is none, or if the worker does not make such names."""
         if not NAME.fullmatch(filename):
             return None
         path = self._folder / filename
@@ -64,7 +64,7 @@ class PictureFolder:
             return None
 
     def read(self, filename: str) -> bytes | None:
-        """Returns the picture, or None where `find` does."""
+        """Returns the PNG, or None if `find` does."""
         found = self.find(filename)
         try:
             return found.path.read_bytes() if found else None
@@ -72,9 +72,9 @@ class PictureFolder:
             return None
 
     def expire(self, keep_s: float, limit_bytes: int) -> None:
-        """Removes pictures older than `keep_s`, and the oldest where all together are over `limit_bytes`.
+        """Deletes pictures older than `keep_s`, and the oldest ones while their total size exceeds `limit_bytes`.
 
-        What a killed program left half-written goes too; other files stay.
+        Also deletes what a killed program left half-written. Other files stay.
         """
         found = []
         for path in self._folder.iterdir():

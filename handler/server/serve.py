@@ -15,46 +15,47 @@ from handler.job.bucket import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
 from handler.server.access import is_loopback
-from handler.server.api import Service, make_app
+from handler.server.app import make_app
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
-from handler.server.picture_store import PictureFolder
+from handler.server.picture_store import PictureStore
+from handler.server.service import Service
 from handler.settings import Settings
 
-STOP_TIMEOUT_S = 9  # for answers under way
+STOP_TIMEOUT_S = 9  # for requests that are being handled
 KEEP_ALIVE_S = 30
 
 log = logging.getLogger(__name__)
 
 
 class AddressNotAllowed(Exception):
-    """The server would be open to everybody."""
+    """The server would be open to everyone who can reach its address."""
 
 
 def check_address(settings: Settings) -> None:
-    """Raises AddressNotAllowed where others than this machine could reach a server that asks for no key."""
+    """Raises AddressNotAllowed if other machines could use the server without an API key."""
     if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
         raise AddressNotAllowed(
             f"without API_KEYS the server listens on loopback only, LISTEN_HOST is {settings.listen_host};"
-            " set API_KEYS, or ALLOW_WITHOUT_KEYS=true where something in front of it checks who calls"
+            " set API_KEYS, or ALLOW_WITHOUT_KEYS=true if something in front of it checks its callers"
         )
 
 
 def serve(generator: Generator, settings: Settings) -> None:
-    """Serves until a stop signal comes.
+    """Serves until a stop signal.
 
     Raises:
         StorageUnavailable: DATA_DIR cannot be used, or another server uses it.
         OSError: the address cannot be listened on.
     """
-    pictures = PictureFolder(settings.data_dir / "pictures")
+    pictures = PictureStore(settings.data_dir / "pictures")
     with _lock(settings.data_dir / "lock"), _listening(settings) as listener:
         store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
         try:
             metrics = Metrics()
-            metrics.watch("alpha_queue_length", "Jobs that wait.", store.waiting)
-            metrics.watch("alpha_comfyui_restarts", "How often ComfyUI was started again.", generator.comfyui.restarts)
+            metrics.watch("alpha_queue_length", "Queued jobs.", store.queued)
+            metrics.watch("alpha_comfyui_restarts", "Restarts of ComfyUI.", generator.comfyui.restarts)
             dispatcher = Dispatcher(store, Runner(generator, Buckets(settings)), pictures, settings, metrics)
             service = Service(
                 settings=settings,
@@ -62,7 +63,6 @@ def serve(generator: Generator, settings: Settings) -> None:
                 store=store,
                 pictures=pictures,
                 metrics=metrics,
-                check=generator.parse,
                 prepare=generator.prepare,
                 stop=generator.comfyui.stop,
                 input_schema=generator.input_schema(),
@@ -77,7 +77,7 @@ def serve(generator: Generator, settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """Tells the dispatcher of a stop signal at once: answers that wait for a job end only then."""
+    """Passes a stop signal on to the dispatcher at once, because requests that wait for a job end only then."""
 
     def __init__(self, service: Service) -> None:
         self._dispatcher = service.dispatcher
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Is called by uvicorn in the event loop's thread."""
+        """Called by uvicorn in the event loop's thread."""
         self._dispatcher.stop()
         super().handle_exit(sig, frame)
 
@@ -105,7 +105,7 @@ def _listening(settings: Settings) -> socket.socket:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Holds the folder for this server alone; the system lets go of it however the server ends."""
+    """Ensures that this is the folder's only server; the system releases the lock however the server ends."""
     try:
         with path.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

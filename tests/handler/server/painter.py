@@ -7,11 +7,11 @@ from handler.errors import NodeFailed
 from handler.job import profiles
 from handler.job.picture import Picture
 from handler.job.runner import Runner
-from handler.server.api import Service
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
-from handler.server.picture_store import PictureFolder
+from handler.server.picture_store import PictureStore
+from handler.server.service import Service
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 
@@ -48,7 +48,7 @@ class Painter:
 def painted_service(settings, buckets=None):
     """Returns a service and the painter behind it."""
     painter = Painter(settings)
-    metrics, pictures = Metrics(), PictureFolder(settings.data_dir / "pictures")
+    metrics, pictures = Metrics(), PictureStore(settings.data_dir / "pictures")
     store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
     service = Service(
         settings=settings,
@@ -56,7 +56,6 @@ def painted_service(settings, buckets=None):
         store=store,
         pictures=pictures,
         metrics=metrics,
-        check=painter.parse,
         prepare=lambda: None,
         stop=lambda: None,
         input_schema=profiles.load(settings).input_schema(),

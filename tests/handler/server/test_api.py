@@ -15,7 +15,8 @@ from painter import PNG, painted_service
 
 from handler.errors import ComfyUnavailable, StorageUnavailable
 from handler.server import dispatcher as dispatching
-from handler.server.api import make_app
+from handler.server import webhooks
+from handler.server.app import make_app
 from handler.server.job_store import JobStore
 from handler.settings import Settings
 
@@ -283,7 +284,7 @@ class Hook(LoopbackServer):
 @pytest.mark.parametrize(("statuses", "expected"), [((200,), 1), ((500, 200), 2), ((404, 302, 500, 200), 3)])
 def test_a_webhook_is_told_until_it_answers_200(make, monkeypatch, statuses, expected):
     """Three times at most, with what /status answers."""
-    monkeypatch.setattr(dispatching, "WEBHOOK_WAIT_S", 0.05)
+    monkeypatch.setattr(webhooks, "WEBHOOK_WAIT_S", 0.05)
     client = make()
     with Hook(*statuses) as hook:
         job_id = submit(client, webhook=f"http://{hook.address}/")
@@ -376,7 +377,7 @@ def test_a_result_without_its_picture_is_gone(client, tmp_path):
     when(client, job_id, "COMPLETED")
     for path in (tmp_path / "pictures").iterdir():
         path.unlink()
-    reason = "the picture of this job is no longer kept"
+    reason = "the picture of this job has expired"
     assert error(client.get(f"{JOBS}/status/{job_id}")) == (404, "not_found", reason)
 
 
@@ -457,17 +458,17 @@ def test_a_stopped_server_lets_the_next_one_finish(make, monkeypatch):
 def test_a_result_that_cannot_be_stored_is_an_error(make, monkeypatch):
     """The disk stays full: whoever waits is told so, in bounded time, and the next job works."""
     monkeypatch.setattr(dispatching, "SAVE_TRIES", 2)
-    monkeypatch.setattr(dispatching, "SAVE_WAIT_S", 0.01)
+    monkeypatch.setattr(dispatching, "STORAGE_RETRY_S", 0.01)
     client = make()
-    finish = JobStore.finish
+    complete = JobStore.complete
 
     def full(*_):
         raise StorageUnavailable("the job file cannot be used: database or disk is full")
 
-    monkeypatch.setattr(JobStore, "finish", full)
+    monkeypatch.setattr(JobStore, "complete", full)
     for path, body in [(f"{JOBS}/runsync", {"input": {"prompt": "x"}}), ("/alpha/v1/txt2img", {"prompt": "x"})]:
         assert error(client.post(path, json=body))[:2] == (503, "storage_unavailable")
-    monkeypatch.setattr(JobStore, "finish", finish)
+    monkeypatch.setattr(JobStore, "complete", complete)
     when(client, submit(client), "COMPLETED")
 
 

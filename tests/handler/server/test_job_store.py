@@ -2,11 +2,15 @@ import sqlite3
 
 import pytest
 
-from handler.errors import QueueFull, StorageUnavailable
-from handler.server.job_store import JobRequest, JobStore, Status
+from handler.errors import InvalidInput, JobCancelled, JobTimeout, NodeFailed, StorageUnavailable
+from handler.job.picture import Outcome
+from handler.server.errors import Conflict, NotFound, QueueFull
+from handler.server.job_record import JobRequest, Status
+from handler.server.job_store import JobStore
 
 KEEP_S = 100.0
 PLENTY = 1_000_000
+RESULT = Outcome("x", {"seed": 7}, {"steps": 20}, None)
 
 
 class Clock:
@@ -59,9 +63,9 @@ def test_a_job_carries_its_request_and_times(store, clock):
     clock.now_s += 2
     store.take()
     clock.now_s += 3.5
-    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    store.complete("a", RESULT)
     record = store.get("a")
-    assert (record.request, record.status, record.outcome) == (request, Status.COMPLETED, {"filename": "x"})
+    assert (record.request, record.status, record.outcome) == (request, Status.COMPLETED, RESULT)
     assert (record.delay_ms, record.execution_ms) == (2000, 3500)
 
 
@@ -69,7 +73,7 @@ def test_a_queue_is_bounded(opened):
     """Over the limit a job is refused; one that is taken makes room."""
     store = opened(queue_limit=2)
     add(store, "a", "b")
-    with pytest.raises(QueueFull, match="2 jobs wait"):
+    with pytest.raises(QueueFull, match=r"queue is full \(2 jobs\)"):
         add(store, "c")
     store.take()
     add(store, "c")
@@ -80,9 +84,9 @@ def test_waiting_and_finished_jobs_outlive_the_program(opened):
     store = opened()
     add(store, "done", "waits")
     store.take()
-    store.finish("done", Status.COMPLETED, {"filename": "x"})
+    store.complete("done", RESULT)
     store = opened()
-    assert store.get("done").outcome == {"filename": "x"}
+    assert store.get("done").outcome == RESULT
     assert store.take().id == "waits"
 
 
@@ -94,7 +98,7 @@ def test_a_job_under_way_runs_again_once(opened):
     store = opened()
     assert store.take().id == "b"
     record = store.get("a")
-    assert (record.status, record.outcome["error"].split(":")[0]) == (Status.FAILED, "internal")
+    assert (record.status, record.error.split(":")[0]) == (Status.FAILED, "internal")
 
 
 def test_a_job_put_back_does_not_count_as_tried(opened):
@@ -110,24 +114,49 @@ def test_a_job_put_back_does_not_count_as_tried(opened):
 def test_what_is_over_stays_as_it_is(store):
     """A job ends once: a cancelled one is not completed afterwards."""
     add(store, "a")
-    assert store.cancel_waiting("a")
-    assert not store.cancel_waiting("a")
-    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    assert store.cancel_queued("a")
+    assert not store.cancel_queued("a")
+    store.complete("a", RESULT)
     assert store.get("a").status is Status.CANCELLED
 
 
-@pytest.mark.parametrize(
-    ("status", "again"),
-    [(Status.FAILED, True), (Status.TIMED_OUT, True), (Status.COMPLETED, False), (Status.CANCELLED, False)],
-)
-def test_only_what_failed_is_retried(store, status, again):
+@pytest.mark.parametrize("error", [NodeFailed("y"), JobTimeout("y")])
+def test_a_job_that_failed_is_retried(store, error):
     """As at RunPod, a job can be retried that has failed or timed out; it keeps its id."""
     add(store, "a")
     store.take()
-    store.finish("a", status, {"error": "x: y"})
-    assert store.retry("a") is again
-    assert (store.take() is not None) is again
-    assert store.retried() == int(again)
+    store.fail("a", error)
+    store.retry("a")
+    assert store.take().id == "a"
+    assert store.retried() == 1
+
+
+@pytest.mark.parametrize("error", [None, JobCancelled("y")])
+def test_other_jobs_are_not_retried(store, error):
+    """A completed or cancelled job does not change, nor does a queued one."""
+    add(store, "a")
+    with pytest.raises(Conflict, match="this one is IN_QUEUE"):
+        store.retry("a")
+    store.take()
+    store.fail("a", error) if error else store.complete("a", RESULT)
+    before = store.get("a")
+    with pytest.raises(Conflict):
+        store.retry("a")
+    assert (store.get("a"), store.retried()) == (before, 0)
+
+
+def test_a_job_that_failed_when_it_was_submitted(opened):
+    """It is never taken, needs no place in the queue, is readable for its time, and its webhook is due."""
+    store = opened(queue_limit=1)
+    add(store, "queued")
+    store.add_failed("a", JobRequest({}, webhook="http://127.0.0.1/"), KEEP_S, InvalidInput(["prompt is required"]))
+    record = store.get("a")
+    assert (record.status, record.error) == (Status.FAILED, "invalid_input: prompt is required")
+    assert (record.delay_ms, record.execution_ms) == (0, 0)
+    assert [store.take().id, store.take()] == ["queued", None]
+    assert [record.id for record in store.due_webhooks()] == ["a"]
+    store.retry("a")
+    assert store.take().id == "a"
 
 
 def test_purging_cancels_what_waits(store):
@@ -143,11 +172,14 @@ def test_a_result_is_kept_for_its_time(store, clock):
     """Then it is gone, from the answers at once and from the file with the next sweep."""
     add(store, "a")
     store.take()
-    store.finish("a", Status.COMPLETED, {"filename": "x"})
+    store.complete("a", RESULT)
     clock.now_s += KEEP_S - 1
-    assert store.get("a") is not None
+    assert store.get("a").outcome == RESULT
     clock.now_s += 2
-    assert store.get("a") is None
+    with pytest.raises(NotFound):
+        store.get("a")
+    with pytest.raises(NotFound):
+        store.retry("a")
     store.expire(PLENTY)
     assert sum(store.counts().values()) == 0
 
@@ -166,9 +198,11 @@ def test_results_are_bounded_in_bytes(store):
     add(store, *"abcd")
     for job_id in "abc":
         store.take()
-        store.finish(job_id, Status.COMPLETED, {"filename": "x" * 1000})
+        store.complete(job_id, Outcome("x" * 1000, {}, {}, None))
     store.expire(2500)
-    assert [store.get(job_id) is not None for job_id in "abcd"] == [False, True, True, True]
+    with pytest.raises(NotFound):
+        store.get("a")
+    assert [store.get(job_id).status.is_final for job_id in "bcd"] == [True, True, False]
 
 
 def test_webhooks_stay_due_until_they_are_told(opened):
@@ -187,11 +221,12 @@ def test_webhooks_stay_due_until_they_are_told(opened):
 def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
     """A job that cannot be written is refused with a clear error; what was there stays, and later jobs work."""
     add(store, "a")
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    connection = store._database._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageUnavailable, match="full"):
         add(store, "large", s3_config="x" * 100_000)
-    store._db.execute("PRAGMA max_page_count = 1000000")
+    connection.execute("PRAGMA max_page_count = 1000000")
     add(store, "b")
     assert [store.take().id, store.take().id] == ["a", "b"]
 

@@ -4,14 +4,14 @@ import os
 import pytest
 
 from handler.errors import StorageUnavailable
-from handler.server.picture_store import PictureFolder
+from handler.server.picture_store import PictureStore
 
 NOW_S = 1_000_000.0
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return PictureFolder(tmp_path / "pictures", lambda: NOW_S)
+    return PictureStore(tmp_path / "pictures", lambda: NOW_S)
 
 
 def name(number):
@@ -83,5 +83,5 @@ def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     """A file in its place is an error at the start, not at the first picture."""
     (tmp_path / "file").touch()
-    with pytest.raises(StorageUnavailable, match="cannot be made"):
-        PictureFolder(tmp_path / "file" / "pictures")
+    with pytest.raises(StorageUnavailable, match="cannot be created"):
+        PictureStore(tmp_path / "file" / "pictures")

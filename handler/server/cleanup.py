@@ -1,0 +1,32 @@
+"""Deletes what has expired."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from handler.errors import StorageUnavailable
+from handler.server.job_store import JobStore
+from handler.server.picture_store import PictureStore
+from handler.settings import Settings
+
+CLEANUP_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def clean_up(
+    store: JobStore, pictures: PictureStore, settings: Settings, on_timed_out: Callable[[str], None]
+) -> None:
+    """Deletes expired results and pictures every CLEANUP_S, until it is cancelled.
+
+    Args:
+        on_timed_out: called with the id of each job that was queued longer than its time to live.
+    """
+    while True:
+        try:
+            for job_id in await asyncio.to_thread(store.expire, settings.results_limit_bytes):
+                on_timed_out(job_id)
+            await asyncio.to_thread(pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
+        except (StorageUnavailable, OSError) as exc:
+            log.error("cleanup failed", extra={"reason": str(exc)})  # noqa: TRY400
+        await asyncio.sleep(CLEANUP_S)

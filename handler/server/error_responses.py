@@ -1,0 +1,99 @@
+"""Every error of the HTTP server in one shape: `{"error": {"code", "message", "details"}}`."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from handler.errors import (
+    ComfyUnavailable,
+    GenerationError,
+    InternalError,
+    InvalidInput,
+    JobCancelled,
+    JobTimeout,
+    LayerdiffuseError,
+    ModelMissing,
+    NoGpu,
+    StorageUnavailable,
+    presentable,
+)
+from handler.server.errors import (
+    BadRequest,
+    BodyTooLarge,
+    JobFailed,
+    MethodNotAllowed,
+    NotFound,
+    QueueFull,
+    RequestRejected,
+)
+
+RETRY_AFTER_S = 5
+STATUS_OF_JOB_ERRORS = {
+    InvalidInput: 422,
+    JobCancelled: 499,
+    JobTimeout: 504,
+    ModelMissing: 503,
+    NoGpu: 503,
+    ComfyUnavailable: 503,
+    StorageUnavailable: 503,
+}
+KINDS_BY_STATUS = {kind.http_status: kind for kind in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
+
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Makes the application respond to every error in this shape."""
+    for kind in (JobFailed, LayerdiffuseError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _on_error)
+
+
+def http_status(kind: type[LayerdiffuseError]) -> int:
+    """Returns the HTTP status of a kind of error."""
+    return kind.http_status if issubclass(kind, RequestRejected) else STATUS_OF_JOB_ERRORS.get(kind, 500)
+
+
+def error_response(exc: LayerdiffuseError) -> JSONResponse:
+    """Returns the response to an error that was raised."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(exc, QueueFull) else None
+    return _response(http_status(type(exc)), exc.code, exc.message, exc.details, headers)
+
+
+def _failed_job_response(exc: JobFailed) -> JSONResponse:
+    code, _, message = exc.error.partition(": ")
+    kinds = {kind.code: kind for kind in GenerationError.__subclasses__()}
+    return _response(http_status(kinds.get(code, InternalError)), code, message)
+
+
+def invalid_fields(faults: Iterable[Mapping[str, Any]]) -> BadRequest:
+    """Returns the faults that pydantic found as one error."""
+    details = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults]
+    return BadRequest("; ".join(details), details)
+
+
+def _response(
+    status: int, code: str, message: str, details: Sequence[str] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message, "details": list(details)}}, status, headers)
+
+
+async def _on_error(_: Request, exc: Exception) -> Response:
+    match exc:
+        case JobFailed():
+            return _failed_job_response(exc)
+        case LayerdiffuseError():
+            return error_response(exc)
+        case RequestValidationError():
+            return error_response(invalid_fields(exc.errors()))
+        case HTTPException():
+            kind = KINDS_BY_STATUS.get(exc.status_code, BadRequest)
+            response = error_response(kind(presentable(str(exc.detail))))
+            response.headers.update(exc.headers or {})
+            return response
+    log.error("request failed", exc_info=exc)
+    return error_response(InternalError("internal error, see the worker log"))

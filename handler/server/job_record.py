@@ -1,0 +1,90 @@
+"""An accepted job as it is stored. Statuses and their names are RunPod's; times are seconds since 1970."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from handler.errors import GenerationError, JobCancelled, JobTimeout
+from handler.job.picture import Outcome
+
+
+class Status(StrEnum):
+    """The state of a job."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is over."""
+        return self not in {Status.IN_QUEUE, Status.IN_PROGRESS}
+
+    @classmethod
+    def after(cls, error: GenerationError) -> "Status":
+        """Returns the final status of a job that ended with this error."""
+        match error:
+            case JobCancelled():
+                return cls.CANCELLED
+            case JobTimeout():
+                return cls.TIMED_OUT
+        return cls.FAILED
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a caller submits.
+
+    Attributes:
+        input: the job's input, as it came.
+        s3_config: the caller's bucket in RunPod's shape, as it came; None if there is none.
+        webhook: URL that the job is posted to when it is over.
+        execution_timeout_s: maximum time on the worker, if the caller limits it.
+        ttl_s: maximum time from now until the job is over.
+        is_sent_as_base64: whether the reply carries the picture itself, which REPLY_LIMIT_BYTES limits.
+    """
+
+    input: Any
+    s3_config: Any = field(default=None, repr=False)
+    webhook: str | None = None
+    execution_timeout_s: float | None = None
+    ttl_s: float = 86_400.0
+    is_sent_as_base64: bool = True
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A stored job.
+
+    Attributes:
+        ends_s: when its time to live ends.
+        started_s: when it was taken from the queue; None before that.
+        finished_s: when it was over; None before that.
+        outcome: the result of a completed job, else None.
+        error: "code: message" of a job that is over without a result, else None.
+    """
+
+    id: str
+    status: Status
+    request: JobRequest
+    created_s: float
+    ends_s: float
+    started_s: float | None
+    finished_s: float | None
+    outcome: Outcome | None
+    error: str | None
+
+    @property
+    def delay_ms(self) -> int | None:
+        """Time in the queue, in ms; None while it is queued."""
+        return None if self.started_s is None else max(0, round(1000 * (self.started_s - self.created_s)))
+
+    @property
+    def execution_ms(self) -> int | None:
+        """Time on the worker, in ms; None until it is over."""
+        if self.started_s is None or self.finished_s is None:
+            return None
+        return max(0, round(1000 * (self.finished_s - self.started_s)))

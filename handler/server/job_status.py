@@ -1,0 +1,45 @@
+"""A stored job in the shape of RunPod's API."""
+
+from handler.comfyui.run import Progress
+from handler.job import reply
+from handler.server.errors import NotFound
+from handler.server.job_record import JobRecord
+from handler.server.picture_store import PictureStore
+from handler.server.protocol import JobStatus, PictureReply, Step
+
+
+def status_of(
+    record: JobRecord, pictures: PictureStore, reply_limit_bytes: int, progress: Progress | None = None
+) -> JobStatus:
+    """Returns what /status responds with; reads the picture of a completed job.
+
+    Args:
+        progress: of a running job, None before its first step.
+
+    Raises:
+        NotFound: the picture has expired.
+        ReplyTooLarge: the picture does not fit into a reply.
+    """
+    output: PictureReply | Step | None = None
+    if record.outcome is not None:
+        png = None
+        if record.outcome.url is None:
+            png = pictures.read(record.outcome.filename)
+            if png is None:
+                raise NotFound("the picture of this job has expired")
+        output = PictureReply.model_validate(reply.build(record.outcome, png, reply_limit_bytes))
+    elif progress is not None:
+        output = step(progress)
+    return JobStatus(
+        id=record.id,
+        status=record.status,
+        delay_ms=record.delay_ms,
+        execution_ms=record.execution_ms,
+        output=output,
+        error=record.error,
+    )
+
+
+def step(progress: Progress) -> Step:
+    """Returns progress as callers see it."""
+    return Step(step=progress.value, steps=progress.maximum)

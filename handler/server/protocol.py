@@ -1,0 +1,179 @@
+"""Bodies of requests and responses, from which /openapi.json is made. RunPod's field names and units (ms)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
+
+from handler.server.job_record import Status
+
+WEEK_MS = 7 * 86_400_000
+JOB_ID = "5f1f0c1e-7a35-4d1b-9d0c-1a4f6f1b2c3d"
+FILENAME = "alpha_1795285203_5f2a9c.png"
+INPUT = {"prompt": "a red apple, high quality", "seed": 12345}
+RUN_REQUESTS = {
+    "a picture": {"input": INPUT},
+    "with limits and a webhook": {
+        "input": INPUT,
+        "webhook": "https://example.com/pictures",
+        "policy": {"executionTimeout": 60_000, "ttl": 600_000},
+    },
+}
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+class Policy(BaseModel):
+    """Limits of one job, in ms."""
+
+    model_config = ConfigDict(strict=True)
+
+    execution_timeout: int | None = Field(None, alias="executionTimeout", ge=1000, le=WEEK_MS)
+    ttl: int = Field(86_400_000, ge=1000, le=WEEK_MS)
+
+
+class RunRequest(BaseModel):
+    """A job in RunPod's envelope."""
+
+    model_config = ConfigDict(strict=True)
+
+    input: Any
+    webhook: Annotated[AnyHttpUrl, Field(strict=False)] | None = Field(
+        None, description="receives the job when it is over; must respond with 200"
+    )
+    policy: Policy = Field(Policy(), description="limits in ms")
+    s3_config: Any = Field(
+        None, alias="s3Config", description="the caller's own bucket, if the server allows its endpoint"
+    )
+
+
+class Accepted(BaseModel):
+    """A job's id and status."""
+
+    model_config = _example(id=JOB_ID, status=Status.IN_QUEUE)
+
+    id: str
+    status: Status
+
+
+class Step(BaseModel):
+    """The sampler's progress."""
+
+    step: int
+    steps: int
+
+
+class PictureReply(BaseModel):
+    """The `output` of a completed job. It also has the request's random values, such as the seed."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "success",
+                    "url": "data:image/png;base64,iVBORw0KGgo…",
+                    "image_url": "data:image/png;base64,iVBORw0KGgo…",
+                    "image_base64": "iVBORw0KGgo…",
+                    "filename": FILENAME,
+                    "seed": 12345,
+                    "info": '{"prompt": "a red apple, high quality", "steps": 20, …}',
+                }
+            ]
+        },
+    )
+
+    status: Literal["success"]
+    url: str | None = Field(None, description="data URL, or https URL if the picture is in a bucket")
+    image_url: str | None = Field(None, description="the same as url")
+    image_base64: str | None = Field(None, description="absent if the picture is in a bucket")
+    filename: str
+    info: str = Field(description="how the picture was made, as JSON text")
+
+
+class JobStatus(BaseModel):
+    """A job."""
+
+    id: str
+    status: Status
+    delay_ms: int | None = Field(None, serialization_alias="delayTime", description="ms in the queue")
+    execution_ms: int | None = Field(None, serialization_alias="executionTime", description="ms on the worker")
+    output: PictureReply | Step | None = Field(None, description="the result; while the job runs, its progress")
+    error: str | None = Field(None, description="code: message")
+
+
+class StreamItem(BaseModel):
+    output: Step
+
+
+class Stream(BaseModel):
+    """Progress since the last request."""
+
+    model_config = _example(status=Status.IN_PROGRESS, stream=[{"output": {"step": 7, "steps": 20}}])
+
+    status: Status
+    stream: list[StreamItem]
+
+
+class Purged(BaseModel):
+    """How many jobs were cancelled."""
+
+    removed: int
+    status: Literal["completed"] = "completed"
+
+
+class JobCounts(BaseModel):
+    """How many of the jobs that are still stored are in which state."""
+
+    completed: int
+    failed: int
+    in_progress: int = Field(serialization_alias="inProgress")
+    in_queue: int = Field(serialization_alias="inQueue")
+    retried: int
+
+
+class WorkerCounts(BaseModel):
+    idle: int
+    running: int
+
+
+class Health(BaseModel):
+    """Counts of jobs and workers."""
+
+    jobs: JobCounts
+    workers: WorkerCounts
+
+
+class Txt2ImgReply(BaseModel):
+    """A picture's URL. It also has the request's random values, such as the seed."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "url": f"http://127.0.0.1:8000/alpha/v1/file/{FILENAME}",
+                    "filename": FILENAME,
+                    "seed": 12345,
+                    "info": "{…}",
+                }
+            ]
+        },
+    )
+
+    url: str
+    filename: str
+    info: str = Field(description="how the picture was made, as JSON text")
+
+
+class ErrorDetails(BaseModel):
+    code: str
+    message: str
+    details: list[str] = Field(description="the parts of the message, if there are several")
+
+
+class ErrorReply(BaseModel):
+    """An error; docs/errors.md lists the codes."""
+
+    error: ErrorDetails

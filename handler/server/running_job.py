@@ -1,0 +1,70 @@
+"""The job on the worker."""
+
+import asyncio
+import collections
+
+from handler.comfyui.run import Progress, Run
+from handler.deadline import Deadline
+from handler.job import reply
+from handler.job.picture import Outcome
+from handler.job.runner import Job, Runner, reported
+from handler.server.job_record import JobRecord
+from handler.server.picture_store import PictureStore
+from handler.workflow.parameters import Request
+
+STREAMED_STEPS = 256
+
+
+class RunningJob:
+    """A job that was taken from the queue.
+
+    Attributes:
+        id: the job's id.
+        deadline: when it gives up.
+        is_cancelled: whether a caller cancelled it.
+        over: set when it is no longer on the worker.
+        progress: the sampler's last step; None before the first.
+    """
+
+    def __init__(self, record: JobRecord, request: Request | None, deadline: Deadline) -> None:
+        """Takes the job's checked input; None if it was accepted before this start of the server, or is retried."""
+        self.id = record.id
+        self.deadline = deadline
+        self.is_cancelled = False
+        self.over = asyncio.Event()
+        self.progress: Progress | None = None
+        self._record = record
+        self._request = request
+        self._unread: collections.deque[Progress] = collections.deque(maxlen=STREAMED_STEPS)
+
+    def cancel(self) -> None:
+        """Cancels it for a caller; a shutdown cancels only its deadline."""
+        self.is_cancelled = True
+        self.deadline.cancel()
+
+    def read_progress(self) -> list[Progress]:
+        """Returns the sampler's steps since the last call."""
+        unread = list(self._unread)
+        self._unread.clear()
+        return unread
+
+    def run(self, runner: Runner, pictures: PictureStore, reply_limit_bytes: int) -> Outcome:
+        """Makes the picture and stores it, unless it is in a bucket. Runs in a thread.
+
+        Raises:
+            GenerationError: the reason why there is no picture.
+        """
+        job = self._record.request
+        with reported(self.id):
+            request = runner.parse(job.input) if self._request is None else self._request
+            picture, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
+            if job.is_sent_as_base64:
+                reply.check_size(outcome, picture.png, reply_limit_bytes)
+            if outcome.url is None:
+                pictures.put(picture.filename, picture.png)
+        return outcome
+
+    def _on_progress(self, run: Run) -> None:
+        if run.progress is not None and run.progress != self.progress:
+            self.progress = run.progress
+            self._unread.append(run.progress)

@@ -1,0 +1,41 @@
+"""What the routes depend on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from handler.server.dispatcher import Dispatcher
+from handler.server.job_store import JobStore
+from handler.server.metrics import Metrics
+from handler.server.picture_store import PictureStore
+from handler.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of one server.
+
+    Attributes:
+        prepare: starts ComfyUI and loads the models; runs in a thread.
+        stop: stops ComfyUI; runs in a thread.
+        input_schema: JSON Schema of a job's input.
+    """
+
+    settings: Settings
+    dispatcher: Dispatcher
+    store: JobStore
+    pictures: PictureStore
+    metrics: Metrics
+    prepare: Callable[[], None]
+    stop: Callable[[], None]
+    input_schema: dict[str, Any]
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]

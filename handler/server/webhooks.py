@@ -1,0 +1,96 @@
+"""Posts jobs that are over to the webhooks that their callers named."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import tenacity
+
+from handler.errors import GenerationError, StorageUnavailable
+from handler.server import background
+from handler.server.errors import NotFound
+from handler.server.job_record import JobRecord
+from handler.server.job_status import status_of
+from handler.server.job_store import JobStore
+from handler.server.picture_store import PictureStore
+
+WEBHOOK_TRIES = 3
+WEBHOOK_WAIT_S = 10.0
+WEBHOOK_TIMEOUT_S = 30.0
+STORAGE_RETRY_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Webhooks:
+    """Posts the webhooks that are due in the job store. Its methods belong to one event loop."""
+
+    def __init__(self, store: JobStore, pictures: PictureStore, reply_limit_bytes: int) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._reply_limit_bytes = reply_limit_bytes
+        self._job_over = asyncio.Event()
+        self._posts: dict[str, asyncio.Task[None]] = {}
+
+    def job_over(self) -> None:
+        """Looks for due webhooks, because a job is over."""
+        self._job_over.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Posts webhooks during the block. Those that are not done at its end remain due for the next start."""
+        loop = background.start(self._post_due())
+        try:
+            yield
+        finally:
+            tasks = [loop, *self._posts.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _post_due(self) -> None:
+        while True:
+            self._job_over.clear()
+            try:
+                due = await asyncio.to_thread(self._store.due_webhooks)
+            except StorageUnavailable as exc:
+                log.error("cannot read due webhooks", extra={"reason": exc.message})  # noqa: TRY400
+                await asyncio.sleep(STORAGE_RETRY_S)
+                continue
+            for record in due:
+                if record.id not in self._posts:
+                    self._posts[record.id] = background.start(self._post(record))
+            await self._job_over.wait()
+
+    async def _post(self, record: JobRecord) -> None:
+        """Posts the job until the webhook responds with 200; gives up after WEBHOOK_TRIES attempts."""
+        tries = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(WEBHOOK_TRIES),
+            wait=tenacity.wait_fixed(WEBHOOK_WAIT_S),
+            retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+            reraise=True,
+        )
+        try:
+            status = await asyncio.to_thread(status_of, record, self._pictures, self._reply_limit_bytes)
+            body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+            async with httpx.AsyncClient(timeout=WEBHOOK_TIMEOUT_S) as client:
+                async for attempt in tries:
+                    with attempt:
+                        await _post_once(client, str(record.request.webhook), body)
+        except (httpx.HTTPError, httpx.InvalidURL, NotFound, GenerationError) as exc:
+            log.warning("webhook failed", extra={"job_id": record.id, "reason": type(exc).__name__})
+        try:
+            await asyncio.to_thread(self._store.webhook_done, record.id)
+        except StorageUnavailable as exc:
+            log.error("webhook may be sent again", extra={"job_id": record.id, "reason": exc.message})  # noqa: TRY400
+        else:
+            del self._posts[record.id]
+
+
+async def _post_once(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None:
+    response = await client.post(url, json=body)
+    if response.status_code != 200:
+        raise httpx.HTTPError(f"status {response.status_code}")
