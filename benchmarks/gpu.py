@@ -56,7 +56,7 @@ def main() -> None:
 def run_jobs(generator, settings, count):
     """Returns the `info` of each job and the seconds from its picture to its reply."""
     generator.start()
-    generator.warm_up()
+    generator.first_picture("fast")
     infos, reply_s = [], []
     for seed in track(range(count), "jobs", transient=True):
         request = generator.parse({"prompt": "a red apple", "seed": seed})

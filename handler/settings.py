@@ -13,6 +13,10 @@ from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+SWITCH = {
+    **dict.fromkeys(("true", "1", "yes", "on"), "auto"),
+    **dict.fromkeys(("false", "0", "no", "off"), "off"),
+}  # WARM_UP was a boolean once
 BUCKET_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$"
 
 
@@ -32,9 +36,25 @@ class WorkerSettings(_FromEnvironment):
     job_timeout_s: float = Field(540.0, gt=0, le=86_400, description="maximum time from taking a job to its reply")
     start_timeout_s: float = Field(240.0, gt=0, le=86_400, description="maximum time for ComfyUI to start")
     reply_limit_bytes: int = Field(9_500_000, gt=0, description="maximum size of a reply; RunPod takes 10 MB on /run")
-    warm_up: bool = Field(True, description="load the models before the first job is taken")
+    warm_up: Literal["auto", "full", "fast", "off"] = Field(
+        "auto",
+        description="before the first job: full draws a whole picture that must be transparent, fast one step; "
+        "auto: full on a GPU, fast on a CPU",
+    )
+    vram: Literal["auto", "full", "dynamic"] = Field(
+        "auto",
+        description="full: everything stays on the GPU; dynamic: weights are moved to it; auto: full from 20 GB on",
+    )
+    attention: Literal["auto", "xformers", "pytorch"] = Field(
+        "auto", description="auto: xformers, or PyTorch's attention if xformers does not work on the GPU"
+    )
     comfyui_args: str = Field("", description="additional command line arguments for ComfyUI")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")
+
+    @field_validator("warm_up", mode="before")
+    @classmethod
+    def _was_a_switch(cls, value: Any) -> Any:
+        return SWITCH.get(str(value).lower(), value)
 
     @field_validator("log_level", mode="before")
     @classmethod

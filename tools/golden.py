@@ -73,7 +73,7 @@ def main() -> int:
 
 def draw(profile: str) -> list[Outcome]:
     """Returns the outcomes of all cases on one ComfyUI."""
-    settings = Settings(profile=profile, log_level="ERROR", warm_up=False)
+    settings = Settings(profile=profile, log_level="ERROR", warm_up="off")
     try:
         workflow = profiles.load(settings)
         tiny = profiles.load(settings.model_copy(update={"profile": golden.STORED_PROFILE}))

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from handler.comfyui import ending, model_paths
+from handler.comfyui import ending, machine, model_paths, options
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
 from handler.errors import ComfyUnavailable, JobTimeout
@@ -29,16 +30,6 @@ RELAY_GRACE_S = 1.0  # for the last lines of a child that has ended
 TAIL_LINES = 40
 ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-
-# With two OpenMP threads on two busy cores, a job of the tiny model took 5 to 15 times as long. By default
-# glibc returns every large activation to the kernel, and the next one costs a page fault for every four
-# kilobytes: the full-size decoder took 1.1 to 1.5 times as long.
-CPU_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfyui")
@@ -55,6 +46,7 @@ class ComfyProcess:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._starts = 0
+        self._xformers_failure = ""
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +90,21 @@ class ComfyProcess:
                 self._running.child.kill()
                 self._spawn()
 
+    def avoid_xformers(self, reason: str) -> bool:
+        """Restarts ComfyUI with PyTorch's attention, which it keeps from now on.
+
+        Does nothing and returns False unless ATTENTION=auto chose xformers.
+
+        Args:
+            reason: why xformers is avoided, for the log.
+        """
+        with self._lock:
+            if self._settings.attention != "auto" or self.options().attention != "xformers":
+                return False
+            self._xformers_failure = reason
+            self._spawn()
+            return True
+
     def stop(self) -> None:
         """Stops ComfyUI and removes its files; does nothing if it does not run."""
         with self._lock:
@@ -120,14 +127,20 @@ class ComfyProcess:
         running.ready = True
         log.info("ComfyUI ready", extra={"pid": running.child.pid})
 
+    def options(self) -> options.Options:
+        """Returns how ComfyUI is started on this machine, and why."""
+        settings = self._settings
+        return options.choose(settings, machine.look(settings), on_cpu(settings), self._xformers_failure)
+
     def _spawn(self) -> None:
         self._end()
         port = _free_port()
+        chosen = self.options()
         try:
             scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
             with contextlib.ExitStack() as undo:
                 undo.callback(scratch.cleanup)
-                child = _start(self._settings, port, Path(scratch.name))
+                child = _start(self._settings, chosen, port, Path(scratch.name))
                 undo.pop_all()
         except FileNotFoundError as exc:
             raise ComfyUnavailable("ComfyUI is not installed in COMFYUI_DIR") from exc
@@ -139,7 +152,7 @@ class ComfyProcess:
         relay = threading.Thread(target=_relay, args=(child, tail), daemon=True)
         relay.start()
         self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start, tail, relay)
-        log.info("ComfyUI starting", extra={"pid": child.pid, "port": port})
+        log.info("ComfyUI starting", extra={"pid": child.pid, "port": port, **chosen.reasons})
 
     def _end(self) -> None:
         running, self._running = self._running, None
@@ -180,13 +193,13 @@ def _relay(child: subprocess.Popen[bytes], tail: collections.deque[str]) -> None
                 comfyui_log.info(text)
 
 
-def _start(settings: Settings, port: int, scratch: Path) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, chosen: options.Options, port: int, scratch: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 -- every part is ours
-        _command(settings, port, scratch),
+        _command(settings, chosen.arguments, port, scratch),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=_environment(settings),
+        env=_environment(chosen.environment),
         start_new_session=True,
     )
 
@@ -208,7 +221,7 @@ def on_cpu(settings: Settings) -> bool:
     return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
 
 
-def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
+def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: Path) -> list[str]:
     comfyui = settings.comfyui_dir
     folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
     for folder in folders.values():
@@ -224,14 +237,13 @@ def _command(settings: Settings, port: int, scratch: Path) -> list[str]:
         *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),
         *(["--extra-model-paths-config", str(config)] if config else []),
         *("--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--preview-method", "none"),
-        *(["--cpu"] if on_cpu(settings) else []),
+        *arguments,
         *shlex.split(settings.comfyui_args),
     ]
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
     """Returns the child's environment: no secrets, and nothing is downloaded at run time."""
     environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start without bytecode takes more than twice as long
-    environment |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    return (CPU_ENVIRONMENT | environment) if on_cpu(settings) else environment
+    return {**defaults, **environment, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}

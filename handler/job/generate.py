@@ -5,14 +5,22 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
 from handler.comfyui.process import ComfyProcess, on_cpu
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, GenerationError, ModelMissing, NoGpu, NotTransparent
+from handler.errors import (
+    BadPicture,
+    ComfyUnavailable,
+    GenerationError,
+    ModelMissing,
+    NodeFailed,
+    NoGpu,
+    NotTransparent,
+)
 from handler.job import fitness
 from handler.job.picture import Picture
 from handler.job.png import alpha_of, check_png
@@ -121,19 +129,49 @@ class Generator:
         self._client(Deadline(self._settings.start_timeout_s))
 
     def warm_up(self) -> None:
-        """With WARM_UP, runs the workflow once with few steps: the first job finds models loaded and kernels chosen.
+        """Draws WARM_UP's picture, unless it is off.
 
         Raises:
-            GenerationError: the workflow does not run.
+            GenerationError: there is no picture, or it must be transparent and is not.
         """
-        if not self._settings.warm_up:
-            return
-        started_s = time.monotonic()
+        mode = self._settings.warm_up
+        if mode == "auto":
+            mode = "fast" if on_cpu(self._settings) else "full"
+        if mode != "off":
+            self.first_picture(mode)
+
+    def first_picture(self, mode: Literal["full", "fast"]) -> Picture | None:
+        """Returns the workflow's warm-up picture; the next job then finds models loaded and kernels chosen.
+
+        If it fails with xformers, it is repeated with PyTorch's attention.
+
+        Args:
+            mode: "full": the picture must be transparent; "fast": it has one step, and is None if it is not.
+
+        Raises:
+            GenerationError: there is no picture, or the full one is not transparent.
+        """
         try:
-            self.generate(self._workflow.warm_up, Deadline(self._settings.job_timeout_s))
-        except NotTransparent:
-            log.debug("warm-up picture is not transparent, which so few steps can cause")
-        log.info("warm-up finished", extra={"seconds": round(time.monotonic() - started_s, 3)})
+            return self._first_picture(mode)
+        except (NodeFailed, BadPicture, NotTransparent, ComfyUnavailable) as exc:
+            if not self.comfyui.avoid_xformers(str(exc)):
+                raise
+            log.warning("repeating the warm-up with PyTorch's attention", extra={"reason": str(exc)})
+            return self._first_picture(mode)
+
+    def _first_picture(self, mode: Literal["full", "fast"]) -> Picture | None:
+        started_s = time.monotonic()
+        fields: dict[str, Any] = {"mode": mode}
+        picture = None
+        try:
+            picture = self.generate(self._workflow.warm_up[mode], Deadline(self._settings.job_timeout_s))
+            fields |= {"alpha": picture.info["alpha"], "stages": picture.info["seconds"]}
+        except NotTransparent as exc:
+            if mode == "full":
+                raise
+            log.debug("fast warm-up's picture is not transparent", extra={"reason": exc.message})
+        log.info("warm-up finished", extra={**fields, "seconds": round(time.monotonic() - started_s, 3)})
+        return picture
 
     def _embedding_fault(self, name: str) -> str | None:
         return embeddings.fault(name, self._workflow.models, self._settings)

@@ -16,6 +16,8 @@ from handler.workflow.parameters import EmbeddingFault, Parameter, Request, pars
 
 Graph = dict[str, dict[str, Any]]
 
+WARM_UP_MODES = ("full", "fast")
+
 NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -49,7 +51,8 @@ class Workflow:
         output_node: id of the node that sends the picture.
         titles: title of each node, by id.
         models: the weight files that it needs.
-        warm_up: a small request that loads the models and runs every node once.
+        warm_up: what is drawn before the first job, by mode: "full", a picture that must be transparent, and
+            "fast", a small request that loads the models and runs every node once.
     """
 
     name: str
@@ -58,7 +61,7 @@ class Workflow:
     output_node: str
     titles: Mapping[str, str]
     models: tuple[ModelFile, ...]
-    warm_up: Request
+    warm_up: Mapping[str, Request]
     _graph: Graph
     _ids: Mapping[str, str]
     _info: Mapping[str, Place]
@@ -145,7 +148,7 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
     if not faults:
         faults += _faults_of_defaults(graph, ids, parameters)
     warm_up = _warm_up(params["warm_up"], parameters, faults)
-    if faults or warm_up is None:
+    if faults:
         raise WorkflowInvalid(f"workflow {name}: {'; '.join(faults)}", faults)
     return Workflow(
         name=name,
@@ -192,13 +195,15 @@ def _faults_of_defaults(graph: Graph, ids: Mapping[str, str], parameters: Sequen
     ]
 
 
-def _warm_up(raw: object, parameters: Sequence[Parameter], faults: list[str]) -> Request | None:
-    """Returns the warm-up request, or None after adding what is wrong with it to `faults`."""
-    try:
-        return parse(raw, parameters)
-    except InvalidInput as exc:
-        faults += [f"warm_up: {fault}" for fault in exc.details]
-        return None
+def _warm_up(raw: Mapping[str, Any], parameters: Sequence[Parameter], faults: list[str]) -> dict[str, Request]:
+    """Returns the warm-up requests; adds what is wrong with them to `faults`."""
+    requests = {}
+    for mode in WARM_UP_MODES:
+        try:
+            requests[mode] = parse(raw[mode], parameters)
+        except InvalidInput as exc:
+            faults += [f"{mode} warm_up: {fault}" for fault in exc.details]
+    return requests
 
 
 def _fault_of(graph: Graph, ids: Mapping[str, str], place: Place) -> list[str]:

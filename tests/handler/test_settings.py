@@ -31,6 +31,9 @@ def test_environment_variables_set_them(monkeypatch):
         ("WORKFLOW", "../../etc/passwd"),
         ("REPLY_LIMIT_BYTES", "0"),
         ("COMFYUI_ARGS", "--fast 'x"),
+        ("WARM_UP", "hot"),
+        ("VRAM", "20"),
+        ("ATTENTION", "sage"),
     ],
 )
 def test_a_wrong_value_is_refused(monkeypatch, name, value):
@@ -38,3 +41,13 @@ def test_a_wrong_value_is_refused(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [*dict.fromkeys(("true", "1", "Yes", "ON"), "auto").items(), *dict.fromkeys(("false", "0", "no"), "off").items()],
+)
+def test_warm_up_was_a_switch(monkeypatch, value, mode):
+    """Endpoints that set WARM_UP to true or false keep working: on is auto."""
+    monkeypatch.setenv("WARM_UP", value)
+    assert Settings().warm_up == mode

@@ -60,6 +60,34 @@ def variant(comfyui, settings, tmp_path):
 
 
 @pytest.fixture
+def with_pack(tmp_path):
+    """Adds a node pack to ComfyUI: `with_pack(settings, name, source)` returns settings that load it."""
+
+    def add(settings, name, source):
+        folder = tmp_path / "packs" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(source)
+        config = tmp_path / "packs.yaml"
+        config.write_text(f"packs:\n  custom_nodes: {folder.parent}\n")
+        return settings.model_copy(update={"comfyui_args": f"--extra-model-paths-config {config}"})
+
+    return add
+
+
+@pytest.fixture
+def weak_patch(tmp_path):
+    """A folder of workflows whose patch is too weak for any transparency."""
+    folder = tmp_path / "weak"
+    shutil.copytree(ROOT / "workflows", folder)
+    file = folder / "txt2img_alpha.json"
+    graph = json.loads(file.read_text("utf-8"))
+    (patch,) = (node for node in graph.values() if node["class_type"] == "LayeredDiffusionApply")
+    patch["inputs"]["weight"] = 0.01
+    file.write_text(json.dumps(graph), "utf-8")
+    return folder
+
+
+@pytest.fixture
 def small():
     """A request that is done in half a second."""
     return copy.deepcopy({"prompt": "a red apple", "seed": 7, "width": 64, "height": 64, "num_inference_steps": 4})
