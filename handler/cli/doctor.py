@@ -1,6 +1,6 @@
 """`layerdiffuse-alpha doctor`: checks the installation and says how to fix it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,7 +10,17 @@ from handler import logs
 from handler.cli import terminal
 from handler.cli.terminal import EXIT_FAILED, errors
 
+if TYPE_CHECKING:
+    from handler.cli.checks import Finding
+
 COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+
+def line(finding: "Finding") -> str:
+    """Returns a finding as a line of the console's markup; its remedy is a second line."""
+    remedy = f"\n           -> {finding.remedy}" if finding.remedy else ""
+    severity = f"[{COLOURS[finding.severity]}]{finding.severity:>5}[/]"
+    return f"{severity}  [bold]{escape(finding.subject)}[/]  {escape(finding.fact)}{escape(remedy)}"
 
 
 def doctor(
@@ -28,8 +38,6 @@ def doctor(
     failed = False
     with errors.status("checking"):
         for finding in findings(settings, draws=not quick):
-            remedy = f"\n           -> {finding.remedy}" if finding.remedy else ""
-            severity = f"[{COLOURS[finding.severity]}]{finding.severity:>5}[/]"
-            console.print(f"{severity}  [bold]{escape(finding.subject)}[/]  {escape(finding.fact)}{escape(remedy)}")
+            console.print(line(finding))
             failed |= finding.severity is Severity.WRONG
     raise typer.Exit(EXIT_FAILED if failed else 0)

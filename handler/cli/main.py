@@ -1,4 +1,4 @@
-"""The command line: `layerdiffuse-alpha worker | serve | generate | models | doctor`. Without a command: worker."""
+"""The command line: `layerdiffuse-alpha worker | serve | generate | models | doctor | verify`. Default: worker."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ from types import FrameType
 
 import typer
 
-from handler.cli import doctor, generate, models, serve, worker
+from handler.cli import doctor, generate, models, serve, verify, worker
 from handler.cli.terminal import Commands
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(generate.generate)
 app.command()(serve.serve)
 app.command()(doctor.doctor)
+app.command()(verify.verify)
 app.add_typer(models.app, name="models")
 
 

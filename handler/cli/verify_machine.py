@@ -1,0 +1,122 @@
+"""The machine part of `verify`: the GPU and its memory, and what ComfyUI says about devices at its start."""
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from handler.comfyui import gpu, machine
+from handler.settings import Settings
+
+SAMPLE_S = 0.1
+TAIL_LINES = 60
+
+# What ComfyUI 0.30.0 logs about devices, number formats, attention and memory.
+TOLD = re.compile(
+    r"Total VRAM|pytorch version|xformers version|Set vram state|Device:|Using async|Enabled pinned|Using \w+ attention"
+    r"|Using sub quadratic|DynamicVRAM|VAE load device|CLIP/text encoder model load|model weight dtype"
+    r"|loaded completely|loaded partially|prepared for dynamic|Python version|ComfyUI version|Enabled fp16"
+    r"|Ran out of memory|No working comfy-aimdo"
+)
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Returns the facts about this machine, without its name."""
+    found = machine.look(settings)
+    return {
+        "gpus": [
+            {
+                "name": card.name,
+                "memory_bytes": card.memory_bytes,
+                "driver": card.driver,
+                "cuda": ".".join(map(str, card.cuda)),
+                "compute_capability": ".".join(map(str, card.compute_capability)),
+            }
+            for card in found.gpus
+        ],
+        "cpus": found.cpus,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "xformers": found.has_xformers,
+    }
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GPU memory in use by all processes, in bytes: before ComfyUI started, and at most."""
+
+    before_bytes: int
+    peak_bytes: int
+
+
+class MemorySampler:
+    """Samples the GPU memory in use, in a thread, while the block runs."""
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._before_bytes = 0
+        self._peak_bytes = 0
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(gpu.GpuUnavailable):
+            self._before_bytes = self._peak_bytes = gpu.used_bytes()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def memory(self) -> Memory | None:
+        """Returns what was seen, or None if the driver does not say."""
+        return Memory(self._before_bytes, self._peak_bytes) if self._peak_bytes else None
+
+    def _sample(self) -> None:
+        while not self._end.wait(SAMPLE_S):
+            with contextlib.suppress(gpu.GpuUnavailable):
+                self._peak_bytes = max(self._peak_bytes, gpu.used_bytes())
+
+
+class ComfyLog(logging.Handler):
+    """Keeps what ComfyUI logs about its devices, and its last lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.tail: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Receives one line."""
+        line = record.getMessage().removeprefix("[INFO] ")
+        self.tail = [*self.tail[1 - TAIL_LINES :], line]
+        if TOLD.search(line) and line not in self.told:
+            self.told.append(line)
+
+
+@contextlib.contextmanager
+def comfyui_log(is_shown: bool) -> Iterator[ComfyLog]:
+    """Yields a log that receives ComfyUI's lines during the block.
+
+    Args:
+        is_shown: whether they also go to standard error.
+    """
+    logger, log = logging.getLogger("comfyui"), ComfyLog()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(log)
+    logger.setLevel(logging.INFO)
+    logger.propagate = is_shown
+    try:
+        yield log
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(level)
+        logger.propagate = propagate
