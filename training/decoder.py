@@ -44,7 +44,7 @@ def train(place: Place) -> None:
 
     def loss(rng: np.random.Generator) -> Losses:
         with torch.no_grad(), place.autocast():
-            sprite, plain = transparent.draw(TRANSPARENT, rng, square=True), opaque.draw(OPAQUE, rng, square=True)
+            sprite, plain = transparent.draw(TRANSPARENT, rng), opaque.draw(OPAQUE, rng)
             made, made_opaque = some(from_patched, SAMPLED_TRANSPARENT, rng), some(from_base, SAMPLED_OPAQUE, rng)
             latent = torch.cat((left_over(patched, sprite, rng), left_over(base, plain, rng), made_opaque, made))
             pictures = decode(latent)

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from training import patch, tiny, unet
-from training.latents import Latents
 from training.loop import Losses, Settings, Stage
 from training.place import Place
 
 SETTINGS = Settings(steps=12000, learning_rate=7e-4, average=0.999, weight_decay=0.01)
-OPAQUE, TRANSPARENT = 4, 16  # pictures of 128x128 in a batch; fewer, if they are larger
+OPAQUE, TRANSPARENT = 4, 20  # pictures of 128x128 in a batch; fewer, if they are larger
 
 
 def train(place: Place) -> None:
@@ -24,17 +23,18 @@ def train(place: Place) -> None:
     low_rank = patch.attach(modules["model"])
     opaque, transparent = unet.latents(place), patch.latents(place)
 
-    def velocity(latents: Latents, count: int, rng: np.random.Generator) -> torch.Tensor:
-        batch = latents.draw(count, rng)
-        with place.autocast():
-            text = tiny.encode_text(modules["text"], batch.tokens)
-            return unet.velocity_loss(modules, text, batch.latents, rng) * count / (OPAQUE + TRANSPARENT)
-
     def loss(rng: np.random.Generator) -> Losses:
-        patch.switch(low_rank, on=False)
-        without = velocity(opaque, OPAQUE, rng)
-        patch.switch(low_rank, on=True)
-        return {"opaque": without, "transparent": velocity(transparent, TRANSPARENT, rng)}
+        size = opaque.choose_size(rng)
+        batches = opaque.draw(OPAQUE, rng, size), transparent.draw(TRANSPARENT, rng, size)
+        without, both = len(batches[0].latents), torch.cat([batch.latents for batch in batches])
+        patch.switch(low_rank, (torch.arange(len(both), device=both.device) >= without).float())
+        with place.autocast():
+            text = tiny.encode_text(modules["text"], torch.cat([batch.tokens for batch in batches], dim=1))
+            velocity = unet.velocity_losses(modules, text, both, rng)
+        return {
+            "opaque": velocity[:without].sum() / len(both),
+            "transparent": velocity[without:].sum() / len(both),
+        }
 
     Stage("diffusion", place.state, parts(modules, low_rank), place.settings(SETTINGS), loss, place.seed).run()
 

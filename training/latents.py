@@ -63,17 +63,22 @@ class Latents:
                 dataset.write(path, _encode(drawn, encode, place.seed, f"{name} {width}x{height}"))
             self._sizes.append((drawn, np.load(path)))
 
-    def draw(self, size: int, rng: np.random.Generator, square: bool = False) -> Batch:
+    @staticmethod
+    def choose_size(rng: np.random.Generator) -> int:
+        """Returns an index into SIZES, as often as it says there."""
+        return int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
+
+    def draw(self, count: int, rng: np.random.Generator, size: int = 0) -> Batch:
         """Returns a random batch; larger pictures come in smaller batches, so that all take as long.
 
         Args:
-            size: of a batch of the first of SIZES.
-            square: only pictures of the first of SIZES.
+            count: number of pictures in a batch of the first of SIZES.
+            rng: chooses pictures and prompts.
+            size: index into SIZES.
         """
-        which = 0 if square else int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
-        drawn, latents = self._sizes[which]
-        width, height, *_ = SIZES[which]
-        index = rng.integers(len(latents), size=max(1, size * 128 * 128 // (width * height)))
+        drawn, latents = self._sizes[size]
+        width, height, *_ = SIZES[size]
+        index = rng.integers(len(latents), size=max(1, count * 128 * 128 // (width * height)))
         chosen = latents[index].astype(np.float32)
         pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index]
         tokens = self._tokens[:, pairs, rng.integers(PROMPTS_OF_PAIR, size=len(index))]

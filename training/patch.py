@@ -25,13 +25,12 @@ class LowRank(nn.Module):
         super().__init__()
         self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
-        self.on = True
+        self.drawn_with: torch.Tensor | None = None
 
     def forward(self, _: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        """Returns the layer's output, with the patch's added if it is on; a forward hook."""
-        if not self.on:
-            return output
-        return output + inputs[0] @ self.down.T @ self.up.T
+        """Returns the layer's output with the patch's added; a forward hook."""
+        taken = inputs[0] if self.drawn_with is None else inputs[0] * self.drawn_with.to(inputs[0])
+        return output + taken @ self.down.T @ self.up.T
 
 
 def attach(model: nn.Module) -> nn.ModuleDict:
@@ -47,10 +46,14 @@ def attach(model: nn.Module) -> nn.ModuleDict:
     return patch.to(next(model.diffusion_model.parameters()).device)
 
 
-def switch(patch: nn.ModuleDict, on: bool) -> None:
-    """Makes the model draw with the patch, or without it."""
+def switch(patch: nn.ModuleDict, on: torch.Tensor) -> None:
+    """Sets which pictures of a batch the model draws with the patch.
+
+    Args:
+        on: one for pictures with the patch, zero for pictures without it, [batch].
+    """
     for low_rank in patch.values():
-        low_rank.on = on
+        low_rank.drawn_with = on[:, None, None]
 
 
 def trained_patched(place: Place) -> dict[str, nn.Module]:

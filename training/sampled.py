@@ -32,7 +32,7 @@ def load(place: Place, name: str, modules: dict[str, nn.Module], prompts: Latent
         rng = np.random.default_rng(place.seed)
         torch.manual_seed(place.seed)
         chunks = [
-            _sample(modules, prompts.draw(CHUNK, rng, square=True).tokens, rng)
+            _sample(modules, prompts.draw(CHUNK, rng).tokens, rng)
             for _ in tqdm(range(COUNT // CHUNK), desc=f"sampling {name}")
         ]
         dataset.write(path, torch.cat(chunks).cpu().numpy().astype(np.float16))

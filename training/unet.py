@@ -45,20 +45,20 @@ def latents(place: Place) -> Latents:
     return Latents(place, "opaque", encode, SPRITES_SHARE)
 
 
-def velocity_loss(
+def velocity_losses(
     modules: dict[str, nn.Module],
     text: tuple[torch.Tensor, torch.Tensor],
     clean: torch.Tensor,
     rng: np.random.Generator,
 ) -> torch.Tensor:
-    """Returns the squared error of the predicted velocity; each batch covers all noise levels evenly."""
+    """Returns the squared error of the predicted velocity, [batch]; a batch covers all noise levels evenly."""
     sampling = modules["model"].model_sampling
     count, steps = len(clean), len(sampling.sigmas)
     levels = ((rng.permutation(count) + rng.random(count)) * steps / count).astype(np.int64)
     sigmas = sampling.sigmas[levels].to(clean.device)
     noisy = clean + sigmas[:, None, None, None] * torch.randn_like(clean)
     error = (denoise(modules["model"], noisy, sigmas, text) - clean).square().mean((1, 2, 3))
-    return (error * (1 + sigmas**-2)).mean()  # arXiv 2202.00512: the same as the error of velocity
+    return error * (1 + sigmas**-2)  # arXiv 2202.00512: the same as the error of velocity
 
 
 def denoise(

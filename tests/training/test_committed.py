@@ -40,17 +40,19 @@ def test_every_stage_can_start_from_the_exported_files(place):
     assert all(layer.up.any() for layer in patched["patch"].values())
 
 
-def test_a_switched_off_patch_changes_nothing(place):
-    """With the patch off, an attention layer's output is the base's; with it on, it is not."""
+def test_the_patch_adds_to_the_pictures_that_it_is_switched_on_for(place):
+    """Of a batch, an attention layer's output is the base's where the patch is off, and is not where it is on."""
     modules = patch.trained_patched(place)
     name = next(iter(modules["patch"]))
     layer = modules["model"].get_submodule("diffusion_model." + name.replace("/", "."))
-    inputs = torch.randn(2, layer.in_features)
+    inputs = torch.randn(2, 3, layer.in_features)
     base = torch.nn.functional.linear(inputs, layer.weight, layer.bias)
-    patch.switch(modules["patch"], on=False)
-    assert torch.equal(layer(inputs), base)
-    patch.switch(modules["patch"], on=True)
-    assert not torch.allclose(layer(inputs), base)
+    patched = layer(inputs)
+    assert not torch.allclose(patched[0], base[0])
+    patch.switch(modules["patch"], torch.tensor([0.0, 1.0]))
+    switched = layer(inputs)
+    assert torch.equal(switched[0], base[0])
+    assert torch.equal(switched[1], patched[1])
 
 
 def test_a_missing_file_is_named(place, tmp_path):
