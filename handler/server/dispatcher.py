@@ -92,7 +92,7 @@ class Dispatcher:
         Raises:
             InvalidInput, QueueFull, StorageUnavailable: it was not accepted.
         """
-        request = self._runner.parse(job.input)
+        request = await asyncio.to_thread(self._runner.parse, job.input)  # it looks for embeddings on disk
         job_id = f"{prefix}{uuid.uuid4()}"
         self._requests[job_id] = request
         try:

@@ -17,12 +17,25 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 
 
 class Painter:
-    """A generator that does what the prompt says."""
+    """A generator that does what the prompt says.
+
+    Attributes:
+        parsed: the inputs that were checked.
+        prompts: the prompts of the jobs that ran.
+        go_on: ends the jobs "wait" and "steps".
+        png: the picture of every job.
+    """
 
     def __init__(self, settings):
-        self.parse = profiles.load(settings).parse
+        self._workflow = profiles.load(settings)
+        self.parsed = []
         self.prompts = []
         self.go_on = threading.Event()
+        self.png = PNG
+
+    def parse(self, raw):
+        self.parsed.append(raw)
+        return self._workflow.parse(raw)
 
     def generate(self, request, deadline, on_progress):
         prompt = request.values["prompt"]
@@ -42,7 +55,7 @@ class Painter:
         seed = request.values.get("seed", 7)
         seconds = {"Sampler": 0.5, "total": 0.6}
         name = f"alpha_1_{len(self.prompts):06x}.png"
-        return Picture(PNG, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
+        return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
 
 
 def painted_service(settings, buckets=None):
