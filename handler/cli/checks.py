@@ -1,7 +1,6 @@
 """The checks of `doctor`: everything that a picture needs, and how to fix what is wrong."""
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -23,8 +22,6 @@ from handler.workflow.workflow import ModelFile, Workflow
 PROBE_TIMEOUT_S = 120
 FREE_BYTES = 2_000_000_000
 SDXL_MEMORY_BYTES = 15_000_000_000
-PATCHING = re.compile("LayeredDiffusion.*Apply")  # node classes that patch the model
-MERGED = "layerdiffuse_merged"  # metadata that scripts/merge-patch writes into a checkpoint
 PROBE = """
 import importlib.util, json, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -76,7 +73,7 @@ def findings(settings: Settings, draws: bool = True) -> Iterator[Finding]:
     if any(finding.severity is Severity.WRONG for finding in found):
         return
     try:
-        workflow = profiles.load(settings)
+        workflow = profiles.read(settings)
     except GenerationError as exc:
         yield Finding(Severity.WRONG, "workflow", exc.message, "restore workflows/ from the repository")
         return
@@ -84,12 +81,10 @@ def findings(settings: Settings, draws: bool = True) -> Iterator[Finding]:
     if workflow.profile == profiles.FALLBACK_PROFILE and settings.profile == "auto":
         remedy = "run `layerdiffuse-alpha models fetch` to use SDXL"
         yield Finding(Severity.NOTE, "profile", "SDXL weights not found, using the tiny model", remedy)
-    files = [_weight(settings, file) for file in workflow.models]
-    if all(finding.severity is Severity.OK for finding in files):
-        files.append(_patch(settings, workflow))
-    yield from files
+    parts = [*_transparency(settings, workflow), *(_weight(settings, file) for file in workflow.models)]
+    yield from parts
     yield from _machine(settings)
-    if draws and all(finding.severity is Severity.OK for finding in files):
+    if draws and all(finding.severity is Severity.OK for finding in parts):
         yield _picture(settings, workflow)
 
 
@@ -119,37 +114,27 @@ def _engine(python: Path, settings: Settings) -> Iterator[Finding]:
         yield Finding(Severity.NOTE, "GPU", "none", remedy)
 
 
+def _transparency(settings: Settings, workflow: Workflow) -> list[Finding]:
+    """Returns why the graph cannot draw transparent pictures, or that it can."""
+    faults = profiles.findings(workflow, settings)
+    if faults:
+        return [Finding(Severity.WRONG, fault.node, fault.fact, fault.remedy) for fault in faults]
+    fact = "merged into the checkpoint" if profiles.is_merged(workflow, settings) else "applied by the graph"
+    return [Finding(Severity.OK, "patch", fact)]
+
+
 def _weight(settings: Settings, file: ModelFile) -> Finding:
-    path = _place(settings, file)
+    found = locate.find(file, settings)
+    path = found.path if found else settings.models_dir / file.folder / file.name
     remedy = "layerdiffuse-alpha models fetch, or for the tiny model, git checkout models"
     if not path.exists():
         return Finding(Severity.WRONG, str(file), "missing", remedy)
     try:
-        tensors = set(header.read(path)) - {"__metadata__"}
+        tensors = header.shapes(header.read(path))
     except header.BadHeader as exc:
         return Finding(Severity.WRONG, str(file), str(exc), remedy)
     place = "" if path.is_relative_to(settings.models_dir) else f", in {path.parent}"
     return Finding(Severity.OK, str(file), f"{path.stat().st_size / 1e6:,.1f} MB, {len(tensors)} tensors{place}")
-
-
-def _patch(settings: Settings, workflow: Workflow) -> Finding:
-    """Returns whether the attention patch is applied exactly once; all files of the workflow are complete."""
-    heads = (header.read(_place(settings, file)) for file in workflow.models)
-    merged = any(MERGED in (head.get("__metadata__") or {}) for head in heads)
-    nodes = workflow.render({}).values()
-    applied = any(PATCHING.fullmatch(node["class_type"]) and node["inputs"].get("weight") != 0 for node in nodes)
-    if merged and applied:
-        remedy = "set PROFILE=merged, or use a checkpoint without it"
-        return Finding(Severity.WRONG, "patch", "merged into the checkpoint, and the graph applies it again", remedy)
-    if not merged and not applied:
-        remedy = "set PROFILE=sdxl to apply it, or merge it into the checkpoint with scripts/merge-patch"
-        return Finding(Severity.WRONG, "patch", "neither merged nor applied: pictures would be opaque", remedy)
-    return Finding(Severity.OK, "patch", "merged into the checkpoint" if merged else "applied by the graph")
-
-
-def _place(settings: Settings, file: ModelFile) -> Path:
-    found = locate.find(file, settings)
-    return found.path if found else settings.models_dir / file.folder / file.name
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:

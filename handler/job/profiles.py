@@ -1,4 +1,4 @@
-"""Reads the stored workflow and chooses the profile that it runs with."""
+"""Reads the stored workflow, chooses the profile that it runs with, and refuses one that cannot be transparent."""
 
 import json
 import logging
@@ -7,7 +7,8 @@ from typing import Any
 
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
-from handler.weights import locate
+from handler.weights import header, locate
+from handler.workflow import lint
 from handler.workflow.workflow import NO_OVERRIDES, ModelFile, Workflow, build
 
 STORED_PROFILE = "sdxl"  # the stored graph is written for it, so it has no file of overrides
@@ -17,6 +18,18 @@ log = logging.getLogger(__name__)
 
 
 def load(settings: Settings) -> Workflow:
+    """Returns the workflow that `read` returns, if its pictures can be transparent.
+
+    Raises:
+        WorkflowInvalid: a file is missing or malformed, or with every finding.
+    """
+    workflow = read(settings)
+    if found := [str(finding) for finding in findings(workflow, settings)]:
+        raise WorkflowInvalid(f"workflow {workflow.name}: {'; '.join(found)}", found)
+    return workflow
+
+
+def read(settings: Settings) -> Workflow:
     """Returns the workflow with the profile that is set; `auto` is SDXL if all its weights are found, else tiny.
 
     Raises:
@@ -30,6 +43,25 @@ def load(settings: Settings) -> Workflow:
         return workflow
     log.warning("SDXL weights not found, using the tiny model", extra={"missing": [str(file) for file in missing]})
     return _load(settings, FALLBACK_PROFILE)
+
+
+def findings(workflow: Workflow, settings: Settings) -> list[lint.Finding]:
+    """Returns why pictures of the workflow cannot be transparent; an empty list if they can."""
+    return lint.findings(workflow.render({}), workflow.output_node, is_merged(workflow, settings))
+
+
+def is_merged(workflow: Workflow, settings: Settings) -> bool | None:
+    """Returns whether a weight file has the patch in its weights already; None if one is missing or damaged."""
+    merged = False
+    for file in workflow.models:
+        found = locate.find(file, settings)
+        if found is None:
+            return None
+        try:
+            merged |= header.is_merged(header.read(found.path))
+        except header.BadHeader:
+            return None
+    return merged
 
 
 def missing_models(workflow: Workflow, settings: Settings) -> list[ModelFile]:

@@ -10,7 +10,7 @@ import pytest
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.job.generate import Generator
-from handler.job.profiles import load
+from handler.job.profiles import load, read
 from handler.job.runner import Runner
 from handler.serverless import make_handler
 from handler.settings import Settings
@@ -43,7 +43,7 @@ def handle(generator, settings):
 
 @pytest.fixture
 def variant(comfyui, settings, tmp_path):
-    """Makes the handler of a changed stored workflow: `variant(change)` with `change(graph, params)`."""
+    """Makes the handler of a changed stored workflow, unchecked: `variant(change)` with `change(graph, params)`."""
 
     def make(change, **more):
         folder = tmp_path / "workflows"
@@ -54,7 +54,7 @@ def variant(comfyui, settings, tmp_path):
         for file, content in zip(files, contents, strict=True):
             file.write_text(json.dumps(content), "utf-8")
         changed = settings.model_copy(update={"workflows_dir": folder, **more})
-        return make_handler(Runner(Generator(load(changed), comfyui, changed)), changed)
+        return make_handler(Runner(Generator(read(changed), comfyui, changed)), changed)
 
     return make
 
