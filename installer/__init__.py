@@ -1,1 +1,1 @@
-"""Installs what the project runs on into its own folder; standard library only."""
+"""Installs everything the project needs into its own folder. Standard library only."""

@@ -1,4 +1,4 @@
-"""Brings the folder into the state of its locks: python -m installer [--dev] [--training] [--with-upstream]"""
+"""Installs or repairs what the lock files list: python -m installer [--dev] [--training] [--with-upstream]"""
 
 import argparse
 import fcntl
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 class Setup:
-    """The steps of a setup, each idempotent, each telling in words what it found or did."""
+    """The steps of a setup. Each is idempotent and reports what it found or did."""
 
     def __init__(self, root: Path, dev: bool, training: bool, upstream: bool, compiles: bool) -> None:
         self.root = root
@@ -33,7 +33,7 @@ class Setup:
         self.snapshot = snapshot.parse((root / "snapshot.json").read_text(encoding="utf-8"))
 
     def run(self) -> None:
-        """Run all steps in order."""
+        """Runs all steps in order."""
         self._step("ComfyUI", self._comfyui)
         self._step("node packs", self._nodes)
         self._step("handler environment", self._handler)
@@ -56,7 +56,7 @@ class Setup:
         models = self.root / "models"
         models.mkdir(exist_ok=True)
         nodes.link(data / "models", models)
-        # ComfyUI makes it before it reads --input-directory; where it cannot, as in the image, it logs each line twice.
+        # ComfyUI creates it before it reads --input-directory. If it cannot, as in the image, it logs each line twice.
         (data / "input").mkdir(exist_ok=True)
         linked = nodes.link_packs(self.root / "custom_nodes", data / "custom_nodes")
         pinned = nodes.install_pinned(self.snapshot.git_nodes, data / "custom_nodes")
@@ -93,21 +93,21 @@ class Setup:
 
 @contextmanager
 def locked(path: Path, timeout_s: float) -> Iterator[None]:
-    """Hold the lock file; another setup that holds it is waited for.
+    """Locks the file during the block; waits if another setup has locked it.
 
     Raises:
-        SetupError: it was still held after ``timeout_s``.
+        SetupError: it was still locked after ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
-    told = False
+    reported = False
     with path.open("a") as file:
         os.set_inheritable(file.fileno(), True)
         while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
                 raise SetupError(f"another setup still runs after {timeout_s:g} s")
-            if not told:
+            if not reported:
                 report.line("setup", "waiting for another setup")
-                told = True
+                reported = True
             time.sleep(0.2)
         yield
 
@@ -127,12 +127,12 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def main() -> int:
-    """Exit status of a whole setup."""
+    """Runs the setup and returns the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Install or repair everything in this folder.")
     parser.add_argument("--dev", action="store_true", help="also install the development tools")
-    parser.add_argument("--training", action="store_true", help="also install what trains the tiny model")
+    parser.add_argument("--training", action="store_true", help="also install what training the tiny model needs")
     parser.add_argument(
-        "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, to compare with"
+        "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, for comparison"
     )
     parser.add_argument("--no-bytecode", action="store_true", help="do not compile what is imported at every start")
     options = parser.parse_args()

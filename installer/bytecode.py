@@ -1,8 +1,8 @@
-"""Compiles once what every start imports.
+"""Compiles what every start imports, once.
 
-Many machines set PYTHONDONTWRITEBYTECODE, and uv does not compile. Without bytecode each start of
-ComfyUI compiles 4,400 modules again, which takes longer than the start itself. Only what a start
-really imports is compiled: the environments have 18,800 files, and compiling all takes minutes.
+Many machines set PYTHONDONTWRITEBYTECODE, and uv does not compile. Without bytecode, each start of
+ComfyUI compiles 4,400 modules again, which takes longer than the start itself. Only modules that a
+start really imports are compiled: the environments have 18,800 files, and compiling all takes minutes.
 """
 
 import os
@@ -25,7 +25,7 @@ COMFYUI = ("--quick-test-for-ci", "--cpu", "--disable-all-custom-nodes", "--disa
 
 
 def compile_handler(root: Path) -> str:
-    """Compiles all modules of the handler and what they import; returns the result in words."""
+    """Compiles all modules of the handler and their imports; returns the result in words."""
     folder = root / ".venv"
     stamps = (folder / environment.STAMP, folder / environment.DEV_STAMP)
     return compile_imports(folder, stamps, ["-c", HANDLER], root)

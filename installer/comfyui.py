@@ -1,4 +1,4 @@
-"""ComfyUI's tree as snapshot.json pins it: installed, recorded, compared on every run."""
+"""Installs the ComfyUI that snapshot.json pins, records its files, and compares them on every run."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from installer.errors import SetupError, SourceUnavailable
 
 @dataclass(frozen=True)
 class Record:
-    """What was installed, from where, and the fingerprint of every file."""
+    """What was installed: the commit, its source, and the fingerprint of every file."""
 
     commit: str
     source: str
@@ -22,7 +22,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Tree:
-    """Where the tree lives and where it can come from."""
+    """The folder of the tree, and the sources it can come from."""
 
     folder: Path
     url: str
@@ -32,22 +32,22 @@ class Tree:
 
     @property
     def record(self) -> Path:
-        """The file that tells what ``folder`` holds."""
+        """The file with the record of ``folder``."""
         return self.folder.with_name(self.folder.name + ".json")
 
     @property
     def part(self) -> Path:
-        """Where a new tree is built."""
+        """The folder in which a new tree is built."""
         return self.folder.with_name(self.folder.name + ".part")
 
     @property
     def downloads(self) -> Path:
-        """Where the archive lies while it is unpacked."""
+        """The folder of the archive while it is unpacked."""
         return self.folder.with_name(self.folder.name + ".download")
 
 
 def ensure(comfyui: Tree, say: Callable[[str], None]) -> str:
-    """What the tree is now, in words; a tree that is not as recorded and pinned is installed again."""
+    """Installs the tree again if it differs from the record or the pin; returns the result in words."""
     fault = find_fault(comfyui)
     if fault is None:
         return "ok " + _summary(read_record(comfyui.record))
@@ -56,7 +56,7 @@ def ensure(comfyui: Tree, say: Callable[[str], None]) -> str:
 
 
 def find_fault(comfyui: Tree) -> str | None:
-    """What differs from the record or the pin, in words; None when nothing does."""
+    """Returns how the tree differs from the record or the pin, or None if it does not."""
     if not comfyui.folder.is_dir():
         return "missing"
     try:
@@ -69,14 +69,14 @@ def find_fault(comfyui: Tree) -> str | None:
 
 
 def install(comfyui: Tree, say: Callable[[str], None]) -> Record:
-    """Put the pinned commit in place, by git or, when that gives no answer, from the archive."""
+    """Installs the pinned commit with git or, if the host does not answer, from the archive."""
     files.remove_tree(comfyui.part)
     try:
         git.fetch(comfyui.url, comfyui.commit, comfyui.part)
         git.verify(comfyui.commit, comfyui.part)
         source, archive_sha256 = "git", None
     except SourceUnavailable as exc:
-        say(f"{exc}; taking the archive in {comfyui.source_lock.name}")
+        say(f"{exc}; using the archive in {comfyui.source_lock.name}")
         source, archive_sha256 = "sdist", _unpack_archive(comfyui)
     prints = tree.fingerprints(comfyui.part)
     record = Record(comfyui.commit, source, archive_sha256, tree.digest(prints), prints)
@@ -87,10 +87,10 @@ def install(comfyui: Tree, say: Callable[[str], None]) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in the file.
+    """Returns the record in the file.
 
     Raises:
-        SetupError: it is missing, unreadable, or its digest is not the one of its files.
+        SetupError: it is missing or unreadable, or its digest does not match its files.
     """
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
@@ -100,7 +100,7 @@ def read_record(path: Path) -> Record:
         raise SetupError(f"has no record {path.name}") from exc
     except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise SetupError(f"has an unreadable record {path.name}") from exc
-    raise SetupError(f"has a record {path.name} whose tree_sha256 does not fit its files")
+    raise SetupError(f"has a record {path.name} whose tree_sha256 does not match its files")
 
 
 def _unpack_archive(comfyui: Tree) -> str:

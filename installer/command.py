@@ -17,13 +17,13 @@ def run(
     cwd: Path | None = None,
     visible: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Result of the program; its output goes to the terminal when ``visible``, else into the result.
+    """Runs the program and returns its result; if ``visible``, its output goes to the terminal instead.
 
     Raises:
-        SetupError: it was still running after ``timeout_s``; it and its children are gone then.
+        SetupError: it was still running after ``timeout_s``, and was stopped together with its children.
     """
     pipe = None if visible else subprocess.PIPE
-    # Inherited on purpose: the setup lock stays held until an orphaned child has ended as well.
+    # Inherited on purpose: the setup lock is kept until an orphaned child has ended as well.
     process = subprocess.Popen(  # noqa: S603 -- argument lists of this package, no shell
         arguments,
         stdin=subprocess.DEVNULL,
@@ -48,6 +48,6 @@ def run(
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, for an error message."""
+    """Returns the last line that is not empty, for an error message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no output"

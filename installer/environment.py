@@ -1,4 +1,4 @@
-"""A Python environment that holds exactly what its lock says, verified file by file."""
+"""A Python environment with exactly the packages of its lock file, verified file by file."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ DEV_STAMP = ".dev-lock-sha256"
 
 @dataclass(frozen=True)
 class Stamp:
-    """Written after a finished install: the lock's SHA-256 and the packages' metadata folders."""
+    """Written after a complete install: the lock file's SHA-256 and the packages' metadata folders."""
 
     lock_sha256: str
     packages: tuple[str, ...]
@@ -24,7 +24,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment, the lock it is made from, and the lock of the development tools."""
+    """An environment, its lock file, and the lock file of the development tools."""
 
     folder: Path
     lock: Path
@@ -37,7 +37,7 @@ class Environment:
 
 
 def ensure(uv: Path, environment: Environment, dev: bool, say: Callable[[str], None]) -> str:
-    """What the environment is now, in words; a damaged or outdated one is made again from scratch."""
+    """Installs a damaged or outdated environment again from scratch; returns the result in words."""
     fault = find_fault(environment, environment.lock, STAMP)
     if fault is not None:
         say(f"{fault}, installing")
@@ -48,19 +48,19 @@ def ensure(uv: Path, environment: Environment, dev: bool, say: Callable[[str], N
 
 
 def create(uv: Path, environment: Environment) -> None:
-    """Make the environment anew and fill it from its lock."""
+    """Makes a new environment and installs its lock file."""
     create_empty(uv, environment.folder)
     _install(uv, environment, environment.lock)
     _stamp(environment, environment.lock, STAMP, distributions(environment.folder))
 
 
 def create_empty(uv: Path, folder: Path) -> None:
-    """Make ``folder`` a new environment without packages, whatever it was before."""
+    """Replaces ``folder`` by a new environment without packages."""
     _uv(uv, "venv", "--quiet", "--no-project", "--clear", "--relocatable", "--python", "3.11", folder)
 
 
 def ensure_dev(uv: Path, environment: Environment, say: Callable[[str], None]) -> None:
-    """Add the development tools where they are missing, outdated or damaged."""
+    """Installs the development tools if they are missing, outdated or damaged."""
     fault = find_fault(environment, environment.dev_lock, DEV_STAMP)
     if fault is None:
         return
@@ -74,28 +74,28 @@ def ensure_dev(uv: Path, environment: Environment, say: Callable[[str], None]) -
 
 
 def find_fault(environment: Environment, lock: Path, stamp_name: str) -> str | None:
-    """What keeps the environment from being what ``lock`` says, in words; None when nothing does."""
+    """Returns how the environment differs from ``lock``, or None if it does not."""
     if not environment.folder.is_dir():
         return "missing"
     if not environment.python.exists():
         return "has no working bin/python"
     stamp = read_stamp(environment.folder / stamp_name)
     if stamp is None:
-        return "not installed to the end"
+        return "not completely installed"
     if stamp.lock_sha256 != files.sha256(lock):
         return f"made from another {lock.name}"
     return find_damage(environment.folder, stamp.packages)
 
 
 def find_damage(folder: Path, packages: Iterable[str]) -> str | None:
-    """The first damage in words, None when there is none."""
+    """Returns the first damage in words, or None."""
     return next((f"damaged: {words}" for _, words in damages(folder, packages)), None)
 
 
 def damages(folder: Path, packages: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each package whose files are not as its RECORD lists them, with the first such file in words.
+    """Yields each package whose files differ from its RECORD, with the first such file in words.
 
-    Only existence and size are compared, so that it takes milliseconds; bytecode does not count.
+    It compares only existence and size, so it takes milliseconds. Bytecode does not count.
     """
     site = site_packages(folder)
     for package in packages:
@@ -105,18 +105,18 @@ def damages(folder: Path, packages: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def distributions(folder: Path) -> list[str]:
-    """Names of the installed packages' metadata folders."""
+    """Returns the names of the installed packages' metadata folders."""
     return sorted(path.name for path in site_packages(folder).glob("*.dist-info"))
 
 
 def site_packages(folder: Path) -> Path:
-    """The folder that the environment imports from."""
+    """Returns the folder that the environment imports from."""
     found = sorted(folder.glob("lib/python3*/site-packages"))
     return found[0] if found else folder / "lib/python3/site-packages"
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """The stamp in the file, or None when there is none."""
+    """Returns the stamp in the file, or None if there is none."""
     try:
         lock_sha256, *packages = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

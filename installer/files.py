@@ -1,4 +1,4 @@
-"""Small file operations that never leave half a file."""
+"""Small file operations that never leave incomplete files."""
 
 import hashlib
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace the file's content in one step."""
+    """Replaces the file's content in one step."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.chmod(mode)
@@ -14,13 +14,13 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of the file's bytes."""
+    """Returns the hexadecimal SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove the folder if it is there; a link is removed, never followed."""
+    """Removes the folder if it exists; a link is removed, never followed."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -28,6 +28,6 @@ def remove_tree(folder: Path) -> None:
 
 
 def replace_tree(part: Path, folder: Path) -> None:
-    """Put the finished folder ``part`` where ``folder`` was."""
+    """Replaces ``folder`` by the finished folder ``part``."""
     remove_tree(folder)
     part.replace(folder)

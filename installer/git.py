@@ -1,4 +1,4 @@
-"""One commit of a git repository, fetched without history and verified."""
+"""Fetches one commit of a git repository without history and verifies it."""
 
 import os
 import shutil
@@ -24,10 +24,10 @@ FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_
 
 
 def install(url: str, commit: str, part: Path, folder: Path) -> None:
-    """Leave exactly ``commit`` of ``url`` in ``folder``; it is built in ``part`` and moved.
+    """Puts exactly ``commit`` of ``url`` into ``folder``; it is built in ``part`` and moved.
 
     Raises:
-        SourceUnavailable: git is missing, or the host gave no answer.
+        SourceUnavailable: git is missing, or the host does not answer.
         SetupError: the repository does not have the commit, or the checkout is not that commit.
     """
     files.remove_tree(part)
@@ -38,7 +38,7 @@ def install(url: str, commit: str, part: Path, folder: Path) -> None:
 
 
 def fetch(url: str, commit: str, folder: Path) -> None:
-    """Make ``folder`` a checkout of ``commit`` without history."""
+    """Makes ``folder`` a checkout of ``commit`` without history."""
     _ask(url)
     _git("init", "--quiet", "--template=", str(folder), timeout_s=LOCAL_TIMEOUT_S)
     try:
@@ -51,16 +51,16 @@ def fetch(url: str, commit: str, folder: Path) -> None:
 
 
 def verify(commit: str, folder: Path) -> None:
-    """Raise SetupError unless ``folder`` is a clean checkout of ``commit``."""
+    """Raises SetupError unless ``folder`` is a clean checkout of ``commit``."""
     found = fault(commit, folder)
     if found is not None:
         raise SetupError(f"{folder.name} {found}")
 
 
 def fault(commit: str, folder: Path) -> str | None:
-    """What keeps ``folder`` from being ``commit``, unchanged, in words; files that git does not know do not count."""
+    """Returns how ``folder`` differs from ``commit``, or None; files that git does not track are ignored."""
     if not (folder / ".git").exists():
-        return "is no git checkout" if folder.exists() else "is missing"
+        return "is not a git checkout" if folder.exists() else "is missing"
     try:
         head = _git("-C", str(folder), "rev-parse", "HEAD", timeout_s=LOCAL_TIMEOUT_S).strip()
         changes = _changes(folder, "--untracked-files=no")
@@ -72,7 +72,7 @@ def fault(commit: str, folder: Path) -> str | None:
 
 
 def is_clean(folder: Path) -> bool:
-    """Whether ``folder`` is a checkout, of whatever commit, without changes and without files of its own."""
+    """Returns whether ``folder`` is a checkout of any commit, without changes and without untracked files."""
     try:
         return (folder / ".git").exists() and not _changes(folder)
     except SetupError:

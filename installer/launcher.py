@@ -1,11 +1,11 @@
-"""The console command of this repository inside the handler environment."""
+"""The command `layerdiffuse-alpha` in the handler's environment."""
 
 from pathlib import Path
 
 from installer import environment, files
 
 NAME = "layerdiffuse-alpha"
-# A shell line finds the interpreter beside the script, so the repository may be moved.
+# A shell line finds the interpreter next to the script, so the repository can be moved.
 SCRIPT = """\
 #!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
@@ -21,7 +21,7 @@ PATH_LINE = "../../../..\n"
 
 
 def ensure(folder: Path) -> None:
-    """Make ``folder/bin/layerdiffuse-alpha`` run this repository's handler, from any working directory."""
+    """Makes ``folder/bin/layerdiffuse-alpha`` run this repository's handler from any working directory."""
     _ensure_file(environment.site_packages(folder) / "layerdiffuse_alpha.pth", PATH_LINE, 0o644)
     _ensure_file(folder / "bin" / NAME, SCRIPT, 0o755)
 

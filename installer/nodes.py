@@ -1,4 +1,4 @@
-"""Node packs in ComfyUI's data folder: links to this repository's own, checkouts of pinned others."""
+"""Node packs in ComfyUI's data folder: links to this repository's packs, and checkouts of pinned others."""
 
 import os
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ from installer.snapshot import GitNode
 
 
 def link(place: Path, target: Path) -> None:
-    """Make ``place`` a relative link to ``target``.
+    """Makes ``place`` a relative link to ``target``.
 
     Raises:
-        SetupError: something else than a link is there; it is left alone.
+        SetupError: ``place`` exists and is not a link; it is not changed.
     """
     words = _words(target, place)
     if place.is_symlink() and str(place.readlink()) == words:
         return
     if place.exists() and not place.is_symlink():
-        raise SetupError(f"{place} is no link, expected a link to {words}; move it away")
+        raise SetupError(f"{place} is not a link, expected a link to {words}; move it away")
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name}.part")
     part.unlink(missing_ok=True)
@@ -28,7 +28,7 @@ def link(place: Path, target: Path) -> None:
 
 
 def link_packs(source: Path, folder: Path) -> int:
-    """Number of packs in ``source``, all linked into ``folder``; links to packs that are gone are removed."""
+    """Links all packs of ``source`` into ``folder``, removes links to missing packs, returns the number of packs."""
     packs = [init.parent for init in sorted(source.glob("*/__init__.py"))]
     folder.mkdir(parents=True, exist_ok=True)
     for pack in packs:
@@ -40,10 +40,10 @@ def link_packs(source: Path, folder: Path) -> int:
 
 
 def install_pinned(nodes: Iterable[GitNode], folder: Path) -> int:
-    """Number of enabled packs, all in ``folder`` at their commit.
+    """Installs all enabled packs into ``folder`` at their commits and returns their number.
 
     Raises:
-        SetupError: the pack cannot be had, or a folder that is no clean checkout is in its place.
+        SetupError: a pack cannot be fetched, or its folder is not a clean checkout.
     """
     enabled = [node for node in nodes if not node.disabled]
     for node in enabled:
@@ -52,10 +52,10 @@ def install_pinned(nodes: Iterable[GitNode], folder: Path) -> int:
 
 
 def install_disabled(nodes: Iterable[GitNode], folder: Path) -> list[Path]:
-    """Checkouts of the disabled packs at their commits, in ``folder``, from where ComfyUI does not load them.
+    """Installs the disabled packs into ``folder``, from which ComfyUI does not load, and returns their folders.
 
     Raises:
-        SetupError: a pack cannot be had.
+        SetupError: a pack cannot be fetched.
     """
     places = {folder / node.name: node for node in nodes if node.disabled}
     folder.mkdir(parents=True, exist_ok=True)

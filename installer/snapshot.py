@@ -1,4 +1,4 @@
-"""Reads snapshot.json, ComfyUI-Manager's format, strictly: what it names is what gets installed."""
+"""Reads snapshot.json (ComfyUI-Manager's format) strictly: exactly what it names is installed."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from installer.errors import SetupError
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 KEYS = ("comfyui", "git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes", "pips")
-# Nothing here pins these by content, so nothing may be listed in them.
+# These would not be pinned by content, so they must be empty.
 EMPTY: Mapping[str, object] = {"cnr_custom_nodes": {}, "file_custom_nodes": [], "pips": {}}
 
 
@@ -24,23 +24,23 @@ class GitNode:
 
     @property
     def name(self) -> str:
-        """Folder name of the pack: the last part of its address."""
+        """Folder name of the pack: the last part of its URL."""
         return self.url.rsplit("/", 1)[-1].removesuffix(".git")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """ComfyUI's commit and the node packs around it."""
+    """ComfyUI's commit and the node packs."""
 
     comfyui: str
     git_nodes: tuple[GitNode, ...]
 
 
 def parse(text: str) -> Snapshot:
-    """The snapshot that the JSON text describes.
+    """Returns the snapshot that the JSON text describes.
 
     Raises:
-        SetupError: the first key that is missing, unknown or wrong, by name.
+        SetupError: with the first key that is missing, unknown or wrong.
     """
     try:
         document = json.loads(text, object_pairs_hook=_without_duplicates)

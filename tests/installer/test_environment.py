@@ -1,4 +1,4 @@
-"""An environment is what its lock says, or it is made again; real uv, a local wheel, no network."""
+"""An environment that differs from its lock is made again; with the real uv, a local wheel and no network."""
 
 import subprocess
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_damage_is_what_record_lists_and_the_disk_lacks(tmp_path: Path, record: 
 
 
 def test_a_package_without_its_record_is_damaged(tmp_path: Path) -> None:
-    """A package that vanished as a whole is noticed too."""
+    """A package that is missing completely is detected too."""
     fake_site(tmp_path, "demo.py,,5\n")
     assert "other-1.0.dist-info/RECORD cannot be read" in str(
         environment.find_damage(tmp_path, ["other-1.0.dist-info"])
@@ -85,15 +85,15 @@ def test_a_finished_environment_is_left_alone(uv: Path, demo: environment.Enviro
     ("harm", "words"),
     [
         (lambda demo: (environment.site_packages(demo.folder) / "demo.py").unlink(), "damaged: demo.py is missing"),
-        (lambda demo: (demo.folder / environment.STAMP).unlink(), "not installed to the end"),
-        (lambda demo: (demo.folder / environment.STAMP).write_text(""), "not installed to the end"),
+        (lambda demo: (demo.folder / environment.STAMP).unlink(), "not completely installed"),
+        (lambda demo: (demo.folder / environment.STAMP).write_text(""), "not completely installed"),
         (lambda demo: demo.python.unlink(), "has no working bin/python"),
     ],
 )
 def test_a_harmed_environment_is_named_and_rebuilt(
     uv: Path, demo: environment.Environment, harm: Callable[[environment.Environment], object], words: str
 ) -> None:
-    """A lost file, an install that did not reach its end and a lost interpreter are told in one line and repaired."""
+    """A lost file, an incomplete install and a lost interpreter are reported in one line and repaired."""
     ensure(uv, demo)
     harm(demo)
     assert ensure(uv, demo)[0].startswith(words)
@@ -103,14 +103,14 @@ def test_a_harmed_environment_is_named_and_rebuilt(
 def test_a_changed_lock_is_followed_from_scratch(
     uv: Path, demo: environment.Environment, make_wheel: MakeWheel
 ) -> None:
-    """Another lock means a new environment, without what the old one had."""
+    """Another lock means a new environment, without the old packages."""
     ensure(uv, demo)
     assert ensure(uv, replace(demo, lock=make_wheel("other")))[0] == "made from another other.txt, installing"
     assert environment.distributions(demo.folder) == ["other-1.0.dist-info"]
 
 
 def test_an_edit_that_reached_uv_s_cache_is_repaired(uv: Path, demo: environment.Environment) -> None:
-    """uv links files from its cache, so a file edited in place is damaged there too, and still comes out whole."""
+    """uv links files from its cache, so editing a file damages the cache too; both are repaired."""
     ensure(uv, demo)
     with (environment.site_packages(demo.folder) / "demo.py").open("a") as file:
         file.write("VERSION = 'edited'\n")
@@ -119,23 +119,23 @@ def test_an_edit_that_reached_uv_s_cache_is_repaired(uv: Path, demo: environment
 
 
 def test_development_tools_come_in_addition(uv: Path, demo: environment.Environment) -> None:
-    """With dev both locks are installed, and the packages of the first are not made again."""
+    """With dev both locks are installed, and the packages of the first are not installed again."""
     ensure(uv, demo)
     (demo.folder / "own-file").touch()
-    assert ensure(uv, demo, dev=True) == ["development tools: not installed to the end, installing", "ok (2 packages)"]
+    assert ensure(uv, demo, dev=True) == ["development tools: not completely installed, installing", "ok (2 packages)"]
     assert (demo.folder / "own-file").exists()
     assert ensure(uv, demo, dev=True) == ["ok (2 packages)"]
 
 
 def test_without_dev_the_development_tools_stay(uv: Path, demo: environment.Environment) -> None:
-    """A later run that does not ask for them leaves them alone."""
+    """A later run without --dev does not remove them."""
     ensure(uv, demo, dev=True)
     assert ensure(uv, demo) == ["ok (2 packages)"]
     assert imported(demo, "devtool") == "1.0"
 
 
 def test_a_damaged_development_tool_is_repaired(uv: Path, demo: environment.Environment) -> None:
-    """A lost file of a development tool is noticed and comes back."""
+    """A lost file of a development tool is detected and restored."""
     ensure(uv, demo, dev=True)
     (environment.site_packages(demo.folder) / "devtool.py").unlink()
     assert ensure(uv, demo, dev=True)[0].startswith("development tools: damaged: devtool.py")
@@ -143,8 +143,8 @@ def test_a_damaged_development_tool_is_repaired(uv: Path, demo: environment.Envi
 
 
 def test_a_wheel_with_another_hash_is_not_installed(uv: Path, demo: environment.Environment) -> None:
-    """A package whose bytes the lock does not pin stops the setup, and the environment stays unfinished."""
+    """A package whose hash is not in the lock stops the setup, and the environment stays incomplete."""
     demo.lock.write_text(f"demo==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(SetupError, match=r"demo\.txt failed"):
         ensure(uv, demo)
-    assert environment.find_fault(demo, demo.lock, environment.STAMP) == "not installed to the end"
+    assert environment.find_fault(demo, demo.lock, environment.STAMP) == "not completely installed"

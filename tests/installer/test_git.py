@@ -1,4 +1,4 @@
-"""The git source leaves exactly the commit that was asked for, or says why not."""
+"""The git source delivers exactly the requested commit, or says why not."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ Repository = tuple[str, str, str]
 
 @pytest.mark.parametrize("which", [1, 2])
 def test_the_asked_commit_is_installed(repository: Repository, tmp_path: Path, which: int) -> None:
-    """Any commit of the repository, not only its newest, comes out whole and verified."""
+    """Any commit of the repository, not only the newest, is fetched completely and verified."""
     commit = repository[which]
     git.install(repository[0], commit, tmp_path / "part", tmp_path / "place/pack")
     assert (tmp_path / "place/pack/main.py").read_text() == ("first", "second")[which - 1]
@@ -21,7 +21,7 @@ def test_the_asked_commit_is_installed(repository: Repository, tmp_path: Path, w
 
 
 def test_a_commit_that_the_repository_lacks_is_refused(repository: Repository, tmp_path: Path) -> None:
-    """Asking for an unknown commit is an error that names it, not another source's turn, and leaves no pack."""
+    """An unknown commit is an error that names it; no other source is tried, and no pack is left."""
     with pytest.raises(SetupError, match=f"does not have commit {'b' * 40}") as caught:
         git.install(repository[0], "b" * 40, tmp_path / "part", tmp_path / "pack")
     assert not isinstance(caught.value, SourceUnavailable)
@@ -29,7 +29,7 @@ def test_a_commit_that_the_repository_lacks_is_refused(repository: Repository, t
 
 
 def test_another_commit_than_the_asked_one_is_a_fault(repository: Repository, tmp_path: Path) -> None:
-    """A checkout of one commit is never taken for another one."""
+    """A checkout of one commit does not pass as another one."""
     git.fetch(repository[0], repository[1], tmp_path / "pack")
     assert git.fault(repository[2], tmp_path / "pack") == f"is at commit {repository[1]}, expected {repository[2]}"
     with pytest.raises(SetupError, match="pack is at commit"):
@@ -37,7 +37,7 @@ def test_another_commit_than_the_asked_one_is_a_fault(repository: Repository, tm
 
 
 def test_a_changed_file_is_a_fault(repository: Repository, tmp_path: Path) -> None:
-    """An edit in the checkout is seen; a file that git does not know is not an edit."""
+    """An edit in the checkout is detected; an untracked file is not an edit."""
     git.fetch(repository[0], repository[1], tmp_path / "pack")
     (tmp_path / "pack/own.cfg").touch()
     assert git.fault(repository[1], tmp_path / "pack") is None
@@ -46,7 +46,7 @@ def test_a_changed_file_is_a_fault(repository: Repository, tmp_path: Path) -> No
 
 
 def test_a_half_finished_checkout_is_made_again(repository: Repository, tmp_path: Path) -> None:
-    """What an interrupted fetch left behind does not end up in the pack."""
+    """The remains of an interrupted fetch do not end up in the pack."""
     (tmp_path / "part/.git").mkdir(parents=True)
     (tmp_path / "part/junk.py").touch()
     git.install(repository[0], repository[2], tmp_path / "part", tmp_path / "pack")
@@ -55,13 +55,13 @@ def test_a_half_finished_checkout_is_made_again(repository: Repository, tmp_path
 
 
 def test_a_host_without_answer_is_unavailable(tmp_path: Path) -> None:
-    """A refused connection means that another source may be asked."""
+    """If the connection is refused, another source can be tried."""
     with pytest.raises(SourceUnavailable, match="git: "):
         git.fetch("http://127.0.0.1:9/pack", "a" * 40, tmp_path / "pack")
 
 
 def test_a_machine_without_git_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without git on the machine another source may be asked."""
+    """If git is not installed, another source can be tried."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceUnavailable, match="git is not installed"):
         git.fetch("https://example.invalid/pack", "a" * 40, tmp_path / "pack")
@@ -70,7 +70,7 @@ def test_a_machine_without_git_is_unavailable(tmp_path: Path, monkeypatch: pytes
 def test_git_s_own_environment_does_not_leak_in(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A setup that a git hook starts leaves the hook's repository alone."""
+    """A setup that is started by a git hook does not change the hook's repository."""
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "foreign"))
     git.fetch(repository[0], repository[1], tmp_path / "pack")
     assert git.fault(repository[1], tmp_path / "pack") is None

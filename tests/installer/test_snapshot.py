@@ -1,4 +1,4 @@
-"""snapshot.json is read strictly, and every fault is told by its key."""
+"""snapshot.json is read strictly, and every error names the key."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def document(**changes: object) -> dict[str, object]:
 
 
 def test_a_whole_snapshot_is_read() -> None:
-    """Commit, address, name and the disabled flag come out as they stand in the file."""
+    """Commit, URL, name and the disabled flag are those in the file."""
     found = snapshot.parse(json.dumps(document()))
     assert found.comfyui == COMMIT
     assert found.git_nodes == (snapshot.GitNode(URL, COMMIT, False),)
@@ -33,14 +33,14 @@ def test_a_whole_snapshot_is_read() -> None:
 
 
 def test_the_repository_s_own_snapshot_is_read(root: Path) -> None:
-    """The shipped snapshot is valid, and the old pack in it is recorded but disabled."""
+    """The repository's snapshot is valid and lists the old pack as disabled."""
     found = snapshot.parse((root / "snapshot.json").read_text())
     assert [(node.name, node.disabled) for node in found.git_nodes] == [("ComfyUI-layerdiffuse", True)]
 
 
 @pytest.mark.parametrize("key", ["comfyui", "git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes", "pips"])
 def test_a_missing_key_is_named(key: str) -> None:
-    """Leaving out any key is an error that names it."""
+    """A missing key is an error that names it."""
     members = document()
     del members[key]
     with pytest.raises(SetupError, match=f"lacks the key {key}"):
@@ -90,13 +90,13 @@ def test_a_wrong_value_is_named(changes: dict[str, object], named: str) -> None:
     ],
 )
 def test_only_plain_https_addresses_are_taken(url: str) -> None:
-    """An address that git could take for an option, a command or a path out of the folder is refused."""
+    """A URL that git could read as an option, a command or a path outside the folder is rejected."""
     with pytest.raises(SetupError, match="must be an https address"):
         snapshot.parse(json.dumps(document(git_custom_nodes={url: {"hash": COMMIT, "disabled": False}})))
 
 
 def test_two_packs_of_one_name_are_refused() -> None:
-    """Two addresses that would land in one folder are an error that names both."""
+    """Two URLs with the same folder name are an error that names both."""
     node = {"hash": COMMIT, "disabled": False}
     both = {"https://example.com/a/Pack": node, "https://example.com/b/pack.git": node}
     with pytest.raises(SetupError, match=r"a/Pack, .*b/pack\.git"):
@@ -113,6 +113,6 @@ def test_two_packs_of_one_name_are_refused() -> None:
     ],
 )
 def test_text_that_is_no_snapshot_is_refused(text: str, named: str) -> None:
-    """Broken JSON, another top level and a key written twice are errors."""
+    """Invalid JSON, another top-level type and a duplicate key are errors."""
     with pytest.raises(SetupError, match=named):
         snapshot.parse(text)

@@ -1,4 +1,4 @@
-"""A tree's fingerprints tell every difference that matters."""
+"""A tree's fingerprints show every difference that matters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_file_replaced_by_a_link_to_its_copy_is_changed(folder: Path) -> None:
 
 
 def test_bytecode_and_git_do_not_count(folder: Path) -> None:
-    """What Python and git write beside the files leaves the digest alone."""
+    """Files that Python and git add do not change the digest."""
     before = tree.fingerprints(folder)
     for name in ("comfy/__pycache__", ".git"):
         (folder / name).mkdir()
