@@ -50,7 +50,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Memory:
-    """GPU memory in use by all processes, in bytes: before ComfyUI started, and at most."""
+    """GPU memory in use by all processes, in bytes: before ComfyUI started, and the peak."""
 
     before_bytes: int
     peak_bytes: int

@@ -33,7 +33,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What became of a reference.
+    """The result of a reference request.
 
     Attributes:
         name: of the reference.

@@ -111,7 +111,7 @@ class Verification:
         with self._step("fitness"):
             for check in (generator.check_gpu, generator.check_weights, generator.check_disk):
                 check()
-            self._add(Severity.OK, "fitness", "GPU, weights and disk are as the worker needs them")
+            self._add(Severity.OK, "fitness", "GPU, weights and disk are fine")
         started_s = time.monotonic()
         seconds = self._report.cold_start
         with self._spinner("starting ComfyUI"), self._step("ComfyUI"):
@@ -178,7 +178,7 @@ class Verification:
             self._add(Severity.NOTE, "GPU memory", "not measured: the NVIDIA driver reports no GPU")
         else:
             before = f"{memory.before_bytes / 1e9:.1f} GB of them before ComfyUI started"
-            self._add(Severity.OK, "GPU memory", f"{memory.peak_bytes / 1e9:.1f} GB at most, {before}")
+            self._add(Severity.OK, "GPU memory", f"peak {memory.peak_bytes / 1e9:.1f} GB, {before}")
 
     def _cost(self) -> None:
         gpu = next((card["name"] for card in self._report.machine.get("gpus", ())), "the CPU")

@@ -51,7 +51,7 @@ def findings(workflow: Workflow, settings: Settings) -> list[lint.Finding]:
 
 
 def is_merged(workflow: Workflow, settings: Settings) -> bool | None:
-    """Returns whether a weight file has the patch in its weights already; None if one is missing or damaged."""
+    """Returns whether a weight file already contains the patch; None if one is missing or damaged."""
     merged = False
     for file in workflow.models:
         found = locate.find(file, settings)

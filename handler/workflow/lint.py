@@ -137,7 +137,7 @@ class _Graph:
             level = [node for node in dict.fromkeys(sources) if node in self._nodes and node not in seen]
 
     def _weight(self, node: str) -> Any:
-        """Returns the weight of a patch node, also if another node holds the number; None if it cannot be known."""
+        """Returns the weight of a patch node, even if it comes from another node; None if it is unknown."""
         inputs = self._nodes[node]["inputs"]
         if str(inputs.get("config", "")).startswith(SD15):
             return None
