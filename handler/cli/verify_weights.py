@@ -47,7 +47,9 @@ def _check(
         with found.path.open("rb") as opened:
             digest, _ = manifest.digest_of(opened, lambda done: on_bytes(file.name, done, size_bytes))
     except OSError as exc:
-        return Finding(Severity.WRONG, str(file), f"cannot be read: {exc.strerror}", "check the file's permissions"), None
+        return Finding(
+            Severity.WRONG, str(file), f"cannot be read: {exc.strerror}", "check the file's permissions"
+        ), None
     weight = Weight(str(file), size_bytes, digest.hexdigest(), entry is not None)
     return _judged(weight, entry), weight
 
