@@ -1,4 +1,4 @@
-"""RunPod's side of the worker's protocol, as SDK 1.12.0 speaks it: jobs and stop signals out, results in."""
+"""RunPod's side of the worker's protocol, for SDK 1.12.0: sends jobs and stop signals, receives results."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ WORKER = "test-worker"
 
 
 class ControlPlane(LoopbackServer):
-    """Serves jobs put with `submit`, collects what the worker posts; use as a context manager.
+    """Serves jobs added with `submit`, collects what the worker posts; use it as a context manager.
 
     Attributes:
         taken: ids of the jobs that were handed out.

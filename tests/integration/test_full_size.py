@@ -46,7 +46,7 @@ def comfyui(models):
 
 
 def run(comfyui, folder, patch_weight):
-    """Runs the stored workflow, but for the smallest size that callers may ask for and the patch's weight."""
+    """Runs the stored workflow with another patch weight and smaller pictures than callers may request."""
     process, settings = comfyui
     shutil.copytree(ROOT / "workflows", folder)
     graph_file, params_file = folder / "txt2img_alpha.json", folder / "txt2img_alpha.params.json"
@@ -62,7 +62,7 @@ def run(comfyui, folder, patch_weight):
 
 
 def test_the_stored_workflow_runs_at_full_size(comfyui, tmp_path):
-    """Each of the patch's 560 keys lands, the full decoder decodes, an RGBA PNG comes; without the patch another."""
+    """All 560 keys of the patch are applied, the full decoder runs, and the PNG differs from that without the patch."""
     reply = run(comfyui, tmp_path / "patched", 1.0)
     assert "error" not in reply, reply
     png = base64.b64decode(reply["image_base64"])

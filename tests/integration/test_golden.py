@@ -1,4 +1,4 @@
-"""The stored requests give the stored pictures, and what the tolerance lets through and what it does not."""
+"""The stored requests draw the stored pictures, and the tolerance accepts rounding but no fault."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ def stored(case):
 
 
 def test_the_stored_requests_cover_what_callers_do():
-    """Eight or more, each with a picture; among them other sizes, scripts, lengths and the largest seed."""
+    """There are at least eight, each with a picture, including other sizes, scripts, lengths and the largest seed."""
     requests = [case.request for case in CASES]
     assert len(CASES) >= 8
     assert all(case.expected("tiny").is_file() for case in CASES)
@@ -41,7 +41,7 @@ def test_the_stored_requests_cover_what_callers_do():
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_request_is_one_for_sdxl_too(settings, case):
-    """In SDXL's sizes, each request is one that the sdxl profile accepts."""
+    """In SDXL's sizes, the sdxl profile accepts each request."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     request = case.sized_for(8)
     assert workflow.parse(request).values == request
@@ -49,7 +49,7 @@ def test_a_request_is_one_for_sdxl_too(settings, case):
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_request_gives_its_picture(handle, case):
-    """Drawn again, each request gives the picture that is stored with it; scripts/golden shows what differs."""
+    """Each request draws its stored picture again; scripts/golden shows the differences."""
     found = golden.differences(stored(case), draw(handle, case.request))
     assert all(difference.is_within(golden.TOLERANCE) for difference in found.values()), found
 
@@ -61,13 +61,13 @@ def test_another_request_gives_another_picture(handle, change):
 
 
 def test_a_weaker_patch_gives_another_picture(variant):
-    """95 % of the patch is outside the tolerance, although a picture comes that looks right."""
+    """The patch at 95 % is outside the tolerance, although the picture looks right."""
     handle = variant(lambda graph, _: set_patch_weight(graph, 0.95))
     assert not golden.are_same(stored(RED_APPLE), draw(handle, RED_APPLE.request))
 
 
 def test_without_the_patch_the_picture_is_opaque(variant):
-    """The base draws a background; that is an error, never a picture."""
+    """Without the patch the base draws a background, and the job fails."""
     handle = variant(lambda graph, _: set_patch_weight(graph, 0.0))
     reply = asyncio.run(handle({"id": "golden", "input": RED_APPLE.request}))
     assert reply["error"].startswith("not_transparent: picture is opaque")
@@ -86,13 +86,13 @@ def test_without_the_patch_the_picture_is_opaque(variant):
     ids=["brighter alpha", "shifted colour", "shifted", "swapped channels", "inverted alpha", "hard edges"],
 )
 def test_damage_is_outside_the_tolerance(damage):
-    """Faults that an eye might miss are found."""
+    """Faults that are easy to overlook are detected."""
     rgba = stored(RED_APPLE)
     assert not golden.are_same(rgba, damage(rgba).astype(np.uint8))
 
 
 def test_colour_under_zero_alpha_does_not_count():
-    """What cannot be seen may be anything."""
+    """Colour that cannot be seen may differ."""
     rgba = stored(RED_APPLE)
     changed = rgba.copy()
     changed[rgba[..., 3] == 0, :3] = 255
@@ -100,7 +100,7 @@ def test_colour_under_zero_alpha_does_not_count():
 
 
 def test_rounding_is_inside_the_tolerance():
-    """One step of 1/255, here and there, is what another machine's arithmetic may do."""
+    """A few samples may differ by 1/255, because other machines round differently."""
     rgba = stored(RED_APPLE).astype(int)
     noise = np.random.default_rng(0).integers(-1, 2, rgba.shape) * (np.random.default_rng(1).random(rgba.shape) < 0.2)
     assert golden.are_same(stored(RED_APPLE), np.clip(rgba + noise, 0, 255).astype(np.uint8))

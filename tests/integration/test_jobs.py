@@ -42,7 +42,7 @@ def test_a_job_gives_a_transparent_png(handle):
 
 
 def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):
-    """Equal requests give equal bytes; another seed or prompt gives others."""
+    """Equal requests draw equal bytes; another seed or prompt draws others."""
     first, again = job(handle, small), job(handle, small)
     other_seed = job(handle, small | {"seed": 8})
     other_prompt = job(handle, small | {"prompt": "a blue fish"})
@@ -52,7 +52,7 @@ def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):
 
 
 def test_the_identical_job_again_gets_a_full_reply(handle, small):
-    """ComfyUI has everything in its cache the second time; picture and statistics come all the same."""
+    """The second time everything is in ComfyUI's cache, and picture and statistics are still sent."""
     first, again = job(handle, small | {"seed": 99}), job(handle, small | {"seed": 99})
     assert picture(first) == picture(again)
     cached = json.loads(again["info"])
@@ -61,7 +61,7 @@ def test_the_identical_job_again_gets_a_full_reply(handle, small):
 
 
 def test_without_a_seed_one_is_drawn_and_reported(handle, small):
-    """Absent and null seeds give different pictures; the reported seed gives the same picture again."""
+    """Absent and null seeds draw different pictures; the reported seed draws the same picture again."""
     del small["seed"]
     drawn = [job(handle, small), job(handle, small | {"seed": None})]
     assert drawn[0]["seed"] != drawn[1]["seed"]
@@ -88,7 +88,7 @@ def test_without_a_seed_one_is_drawn_and_reported(handle, small):
     ],
 )
 def test_bounds_and_odd_texts_work(handle, small, more):
-    """What validation lets through, the graph runs."""
+    """The graph runs every request that validation accepts."""
     request = small | more
     reply = job(handle, request)
     assert "error" not in reply, reply
@@ -154,7 +154,7 @@ def test_an_embedding_changes_the_picture(handle, small, embedding):
 
 @pytest.mark.parametrize("raw", [None, [], "x", {}, {"prompt": 3}, {"prompt": "x", "seed": True, "steps": 3}])
 def test_bad_input_is_an_error_and_costs_nothing(handle, raw):
-    """A bad request is answered at once with code and reason."""
+    """An invalid request fails immediately with code and reason."""
     before = time.monotonic()
     reply = job(handle, raw)
     assert reply.keys() == {"error"}
@@ -168,7 +168,7 @@ def test_a_job_without_input_is_an_error(handle):
 
 
 def test_parallel_jobs_each_get_their_own_picture(handle, small):
-    """Six jobs at once end each with the picture of its own seed."""
+    """Of six jobs at once, each ends with the picture of its own seed."""
 
     async def all_at_once():
         requests = [small | {"seed": seed} for seed in range(6)]
@@ -195,7 +195,7 @@ def works(handle, small):
 
 
 def test_an_unknown_checkpoint_is_a_clear_error(variant, handle, small):
-    """ComfyUI's refusal names node, input and value; the next job works."""
+    """If ComfyUI rejects the graph, the error names node, input and value; the next job works."""
 
     def change(graph, params):
         graph["1"]["inputs"]["ckpt_name"] = "absent.safetensors"
@@ -220,7 +220,7 @@ def test_a_missing_weight_file_is_named_before_anything_runs(variant, handle, sm
 
 
 def tiny(graph, params):
-    """Makes the stored workflow the tiny one, so that further changes can be made to it."""
+    """Turns the stored workflow into the tiny one, so that it can be changed further."""
     graph["1"]["inputs"]["ckpt_name"] = "tiny_sdxl.safetensors"
     graph["2"]["inputs"]["patch_name"] = "tiny_transparent_attn.safetensors"
     graph["8"]["inputs"]["decoder_name"] = "tiny_transparent_decoder.safetensors"
@@ -232,7 +232,7 @@ def tiny(graph, params):
 
 @pytest.fixture
 def fails_with(variant, handle, small):
-    """Asserts that a job of the changed tiny workflow ends in just this error, and that the next job works."""
+    """Asserts that a job of the changed tiny workflow fails with exactly this error, and that the next job works."""
 
     def check(change, error):
         def changed(graph, params):
@@ -246,7 +246,7 @@ def fails_with(variant, handle, small):
 
 
 def test_a_missing_patch_file_is_a_clear_error(fails_with):
-    """The node's own look for its config's file fails with the file's name; the next job works."""
+    """If the node does not find its config's file, the error has the file's name; the next job works."""
     fails_with(
         lambda graph: graph["2"]["inputs"].pop("patch_name"),
         "node_failed: LayeredDiffusionApply failed with FileNotFoundError: "
@@ -255,7 +255,7 @@ def test_a_missing_patch_file_is_a_clear_error(fails_with):
 
 
 def test_a_patch_that_does_not_fit_is_a_clear_error(variant, handle, small):
-    """A weight file that is no patch is refused by the node, and named; no picture comes."""
+    """The node rejects a weight file that is not a patch and names it; there is no picture."""
 
     def change(graph, params):
         tiny(graph, params)
@@ -268,7 +268,7 @@ def test_a_patch_that_does_not_fit_is_a_clear_error(variant, handle, small):
 
 
 def test_an_exception_in_a_node_is_a_clear_error(fails_with):
-    """An RGB picture at the output node: its reason reaches the caller, no traceback and no path do."""
+    """If the output node gets an RGB picture, the caller gets the reason without traceback or path."""
     fails_with(
         lambda graph: graph["9"]["inputs"].update(images=["7", 0]),
         "node_failed: SaveAlphaImageWebsocket failed with ValueError: "
@@ -281,7 +281,7 @@ def node(title, class_type, **inputs):
 
 
 def test_a_partly_valid_graph_is_an_error(fails_with):
-    """ComfyUI answers 200 and runs the valid part; here it is refused, and not left running."""
+    """ComfyUI would answer 200 and run the valid part; here the job fails and nothing is left running."""
     fails_with(
         lambda graph: graph.update({"10": node("Second", "SaveAlphaImageWebsocket")}),
         "workflow_rejected: Second: Required input is missing (images)",
@@ -289,7 +289,7 @@ def test_a_partly_valid_graph_is_an_error(fails_with):
 
 
 def test_an_opaque_picture_is_an_error(fails_with):
-    """A workflow that lost its transparency gives no picture: the plain picture joined with an all-opaque mask."""
+    """If the workflow joins the plain picture with an opaque mask, the job fails."""
 
     def change(graph):
         graph["10"] = node("Nothing masked", "SolidMask", value=0.0, width=64, height=64)
@@ -300,7 +300,7 @@ def test_an_opaque_picture_is_an_error(fails_with):
 
 
 def test_the_patch_changes_the_picture(variant, handle, small):
-    """The same job with the patch at weight 0 gives other pixels: what is sampled is the patched model."""
+    """The same job with the patch at weight 0 draws other pixels, so the patched model is the one that is sampled."""
 
     def change(graph, params):
         tiny(graph, params)
@@ -311,7 +311,7 @@ def test_the_patch_changes_the_picture(variant, handle, small):
 
 
 def test_more_pictures_than_one_are_an_error(variant, small):
-    """A batch of two is no reply."""
+    """If the graph produces two pictures, the job fails."""
 
     def change(graph, params):
         tiny(graph, params)
@@ -324,6 +324,6 @@ def test_more_pictures_than_one_are_an_error(variant, small):
 
 
 def test_a_reply_over_the_limit_is_an_error(variant, small):
-    """A limit that no encoding of the picture meets is reached with a clear error."""
+    """If no encoding of the picture fits the limit, the job fails with a clear error."""
     reply = job(variant(tiny, profile="sdxl", reply_limit_bytes=2000), small)
     assert re.fullmatch(r"reply_too_large: reply has \d+ bytes, REPLY_LIMIT_BYTES is 2000", reply["error"])

@@ -13,7 +13,7 @@ from handler.server.job_store import JobStore
 
 
 def test_the_alpha_api_answers_with_an_address_that_works(client):
-    """One flat request, one answer; the picture is where it says."""
+    """One flat request gets one answer, and its URL returns the picture."""
     answer = client.post(TXT2IMG, json={"prompt": "an apple", "seed": 5}).json()
     assert set(answer) == {"url", "filename", "seed", "info"}
     assert answer["url"] == f"http://127.0.0.1:8000/alpha/v1/file/{answer['filename']}"
@@ -23,7 +23,7 @@ def test_the_alpha_api_answers_with_an_address_that_works(client):
 
 
 def test_the_address_is_the_one_that_callers_see(make):
-    """PUBLIC_URL stands in for the address of the request, behind a proxy for example."""
+    """PUBLIC_URL replaces the address of the request, for example behind a proxy."""
     client = make(public_url="https://pictures.example.com/")
     answer = client.post(TXT2IMG, json={"prompt": "an apple"}).json()
     assert answer["url"] == f"https://pictures.example.com/alpha/v1/file/{answer['filename']}"
@@ -77,7 +77,7 @@ def test_the_alpha_api_answers_with_the_kind_of_error(client):
 
 
 def test_a_picture_can_be_kept_and_asked_for_in_parts(client):
-    """ETag, If-None-Match, HEAD and Range; a name stands for one picture for ever."""
+    """ETag, If-None-Match, HEAD and Range work; a file name never changes its picture."""
     url = client.post(TXT2IMG, json={"prompt": "an apple"}).json()["url"]
     whole = client.get(url)
     assert whole.headers["Cache-Control"] == "public, max-age=31536000, immutable"

@@ -26,7 +26,7 @@ def test_a_stopped_server_lets_the_next_one_finish(make, monkeypatch):
 
 
 def test_a_result_that_cannot_be_stored_is_an_error(make, monkeypatch):
-    """The disk stays full: requests that wait for the job get an error in bounded time, and the next job works."""
+    """If the disk stays full, waiting requests get an error within a bounded time, and the next job works."""
     monkeypatch.setattr(dispatcher, "SAVE_TRIES", 2)
     monkeypatch.setattr(dispatcher, "STORAGE_RETRY_S", 0.01)
     client = make()

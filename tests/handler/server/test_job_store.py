@@ -27,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def opened(tmp_path, clock):
-    """Opens the same file again, as the next start of the program does."""
+    """Opens the same file again, like the next start of the program."""
     stores = []
 
     def opened(queue_limit=10):
@@ -51,13 +51,13 @@ def add(store, *ids, **request):
 
 
 def test_jobs_are_taken_in_order(store):
-    """First come, first served; a job is taken once."""
+    """Jobs are taken in the order of their arrival, each once."""
     add(store, "a", "b")
     assert [store.take().id, store.take().id, store.take()] == ["a", "b", None]
 
 
 def test_a_job_carries_its_request_and_times(store, clock):
-    """What was asked for comes back as it came; waiting and running are measured in ms."""
+    """The stored request is returned unchanged; waiting and running times are in ms."""
     request = JobRequest({"prompt": "りんご \ud83c"}, {"accessId": "x"}, "https://example.com/", 5.0, 50.0)
     store.add("a", request, KEEP_S)
     clock.now_s += 2
@@ -70,7 +70,7 @@ def test_a_job_carries_its_request_and_times(store, clock):
 
 
 def test_a_queue_is_bounded(opened):
-    """Over the limit a job is refused; one that is taken makes room."""
+    """If the queue is full, a job is rejected; taking a job makes room."""
     store = opened(queue_limit=2)
     add(store, "a", "b")
     with pytest.raises(QueueFull, match=r"queue is full \(2 jobs\)"):
@@ -80,7 +80,7 @@ def test_a_queue_is_bounded(opened):
 
 
 def test_waiting_and_finished_jobs_outlive_the_program(opened):
-    """After a start a waiting job waits, a finished one is readable."""
+    """After a restart a queued job is still queued, and a finished one is readable."""
     store = opened()
     add(store, "done", "waits")
     store.take()
@@ -91,7 +91,7 @@ def test_waiting_and_finished_jobs_outlive_the_program(opened):
 
 
 def test_a_job_under_way_runs_again_once(opened):
-    """The program may die under a job once; the second time the job has failed, before a third."""
+    """If the program dies during a job, the job runs once more; if it dies again, the job has failed."""
     add(opened(), "a", "b")
     assert opened().take().id == "a"
     assert opened().take().id == "a"
@@ -102,7 +102,7 @@ def test_a_job_under_way_runs_again_once(opened):
 
 
 def test_a_job_put_back_does_not_count_as_tried(opened):
-    """A stop in good order is no attempt, however often it happens."""
+    """A clean stop does not count as an attempt, however often it happens."""
     add(opened(), "a")
     for _ in range(4):
         store = opened()
@@ -122,7 +122,7 @@ def test_what_is_over_stays_as_it_is(store):
 
 @pytest.mark.parametrize("error", [NodeFailed("y"), JobTimeout("y")])
 def test_a_job_that_failed_is_retried(store, error):
-    """As at RunPod, a job can be retried that has failed or timed out; it keeps its id."""
+    """As at RunPod, a failed or timed-out job can be retried; it keeps its id."""
     add(store, "a")
     store.take()
     store.fail("a", error)
@@ -146,7 +146,7 @@ def test_other_jobs_are_not_retried(store, error):
 
 
 def test_a_job_that_failed_when_it_was_submitted(opened):
-    """It is never taken, needs no place in the queue, is readable for its time, and its webhook is due."""
+    """It is never taken, uses no place in the queue, is readable until it expires, and its webhook is due."""
     store = opened(queue_limit=1)
     add(store, "queued")
     store.add_failed("a", JobRequest({}, webhook="http://127.0.0.1/"), KEEP_S, InvalidInput(["prompt is required"]))
@@ -160,7 +160,7 @@ def test_a_job_that_failed_when_it_was_submitted(opened):
 
 
 def test_purging_cancels_what_waits(store):
-    """The job under way goes on."""
+    """The running job continues."""
     add(store, "a", "b", "c")
     store.take()
     assert store.purge() == ["b", "c"]
@@ -169,7 +169,7 @@ def test_purging_cancels_what_waits(store):
 
 
 def test_a_result_is_kept_for_its_time(store, clock):
-    """Then it is gone, from the answers at once and from the file with the next sweep."""
+    """An expired result is no longer returned, and the next sweep deletes it from the file."""
     add(store, "a")
     store.take()
     store.complete("a", RESULT)
@@ -185,7 +185,7 @@ def test_a_result_is_kept_for_its_time(store, clock):
 
 
 def test_a_job_that_waits_too_long_times_out(store, clock):
-    """Its time to live over, it is never taken, and says why."""
+    """A job whose time to live has expired is never taken, and its error says why."""
     add(store, "a", ttl_s=10.0)
     clock.now_s += 11
     assert store.take() is None
@@ -194,7 +194,7 @@ def test_a_job_that_waits_too_long_times_out(store, clock):
 
 
 def test_results_are_bounded_in_bytes(store):
-    """The oldest go first; jobs that wait never go."""
+    """The oldest results are deleted first; queued jobs are never deleted."""
     add(store, *"abcd")
     for job_id in "abc":
         store.take()
@@ -206,7 +206,7 @@ def test_results_are_bounded_in_bytes(store):
 
 
 def test_webhooks_stay_due_until_they_are_told(opened):
-    """A webhook is due when its job is over, also after a restart, and is told once."""
+    """A webhook is due when its job is over, even after a restart, and is called once."""
     store = opened()
     add(store, "a", webhook="http://127.0.0.1/")
     add(store, "b")
@@ -219,7 +219,7 @@ def test_webhooks_stay_due_until_they_are_told(opened):
 
 
 def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
-    """A job that cannot be written is refused with a clear error; what was there stays, and later jobs work."""
+    """A job that cannot be written is rejected with a clear error; older jobs are kept, and later ones work."""
     add(store, "a")
     connection = store._database._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -232,7 +232,7 @@ def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
-    """What is no job file is neither used nor overwritten."""
+    """A file of another kind is neither used nor overwritten."""
     path = tmp_path / "jobs.sqlite3"
     path.write_bytes(b"not a database " * 100)
     with pytest.raises(StorageUnavailable, match="not a database"):
@@ -241,7 +241,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 def test_a_file_of_another_version_is_refused(tmp_path):
-    """A newer program's file is not misread."""
+    """A job file of a newer version is an error."""
     path = tmp_path / "jobs.sqlite3"
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 7")
@@ -251,5 +251,5 @@ def test_a_file_of_another_version_is_refused(tmp_path):
 
 
 def test_the_file_is_for_its_owner_only(tmp_path, store):
-    """A job may carry the keys of a bucket."""
+    """Only the owner can read the file, because a job may contain the keys of a bucket."""
     assert (tmp_path / "jobs.sqlite3").stat().st_mode & 0o077 == 0

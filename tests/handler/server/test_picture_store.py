@@ -36,14 +36,14 @@ def kept(folder, count):
     ],
 )
 def test_only_names_of_ours_are_looked_for(folder, wild):
-    """A name that the worker did not make is not there, whatever lies beside the pictures."""
+    """Only names made by the worker are found, whatever else is in the folder."""
     folder.put("alpha_1_abcdef.png", b"x")
     assert folder.find(wild) is None
     assert folder.read(wild) is None
 
 
 def test_pictures_go_when_their_time_is_over(folder):
-    """By age."""
+    """The sweep deletes pictures by age."""
     for number, age_s in enumerate((5, 50, 500)):
         put(folder, number, age_s)
     folder.expire(100, 10_000)
@@ -51,7 +51,7 @@ def test_pictures_go_when_their_time_is_over(folder):
 
 
 def test_the_oldest_pictures_make_room(folder):
-    """By bytes."""
+    """The sweep deletes the oldest pictures if the total size is over the limit."""
     for number in range(4):
         put(folder, number, age_s=number)
     folder.expire(1000, 250)
@@ -59,7 +59,7 @@ def test_the_oldest_pictures_make_room(folder):
 
 
 def test_what_is_not_ours_stays(folder, tmp_path):
-    """The sweep removes pictures and what a killed program left of one, nothing else."""
+    """The sweep removes pictures and the partial files of a killed program, and nothing else."""
     other, left = tmp_path / "pictures" / "holiday.png", tmp_path / "pictures" / "tmp123.part"
     for path in (other, left):
         path.write_bytes(b"x")
@@ -69,7 +69,7 @@ def test_what_is_not_ours_stays(folder, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
-    """The error says what is the matter; no part of the picture stays."""
+    """The error has the reason, and no part of the picture is left."""
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
-    """A file in its place is an error at the start, not at the first picture."""
+    """If a file is in the folder's place, the error comes at the start and not at the first picture."""
     (tmp_path / "file").touch()
     with pytest.raises(StorageUnavailable, match="cannot be created"):
         PictureStore(tmp_path / "file" / "pictures")

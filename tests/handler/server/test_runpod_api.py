@@ -9,7 +9,7 @@ from painter import PNG
 
 
 def test_a_job_is_accepted_and_its_result_asked_for(client):
-    """As at RunPod: /run answers at once, /status in time with the whole reply and its times in ms."""
+    """As at RunPod, /run answers immediately; later /status has the whole reply and its times in ms."""
     answer = client.post(f"{JOBS}/run", json={"input": {"prompt": "an apple", "seed": 5}})
     assert answer.json()["status"] == "IN_QUEUE"
     job = when(client, answer.json()["id"], "COMPLETED")
@@ -29,7 +29,7 @@ def test_runsync_answers_with_the_result(client):
 
 
 def test_runsync_that_takes_longer_answers_with_the_status(client):
-    """After `wait` ms; the job goes on, and /status has its result."""
+    """It answers after `wait` ms; the job continues, and /status has its result."""
     job = client.post(f"{JOBS}/runsync?wait=1000", json={"input": {"prompt": "wait"}}).json()
     assert job["status"] == "IN_PROGRESS"
     client.painter.go_on.set()
@@ -95,7 +95,7 @@ def test_a_waiting_job_is_cancelled_at_once(client):
 
 
 def test_a_running_job_is_cancelled(client):
-    """It is taken off the worker, and the answer waits for that."""
+    """It is removed from the worker before the answer."""
     job_id = submit(client, "wait")
     when(client, job_id, "IN_PROGRESS")
     assert client.post(f"{JOBS}/cancel/{job_id}").json() == {"id": job_id, "status": "CANCELLED"}
@@ -158,7 +158,7 @@ def test_a_job_that_runs_too_long_times_out(client):
 
 
 def test_progress_is_in_status_and_in_stream(client):
-    """Status has the last step as often as it is asked, stream each step once."""
+    """/status returns the last step every time, /stream returns each step once."""
     job_id = submit(client, "steps")
     while "output" not in (job := status(client, job_id)):
         time.sleep(0.01)
@@ -172,7 +172,7 @@ def test_progress_is_in_status_and_in_stream(client):
 
 
 def test_a_result_without_its_picture_is_gone(client, tmp_path):
-    """A picture that made room for others takes its job's result with it, and the answer says so."""
+    """If a picture was deleted to make room, its job's result is gone too, and the answer says so."""
     job_id = submit(client)
     when(client, job_id, "COMPLETED")
     for path in (tmp_path / "pictures").iterdir():
