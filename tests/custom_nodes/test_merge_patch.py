@@ -1,13 +1,11 @@
 """The merge tool against the real loader and the real patching of ComfyUI, on the tiny model."""
 
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
+import os
 import shutil
+import signal
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import comfy.model_management
@@ -20,37 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tools" / "merge_patch.py"
 CHECKPOINT = ROOT / "models" / "checkpoints" / "tiny_sdxl.safetensors"
 PATCH = ROOT / "models" / "layer_model" / "tiny_transparent_attn.safetensors"
 INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"
 CONV = "diffusion_model.input_blocks.1.0.in_layers.2.weight"
 HALF_ULP = 2.0**-11  # of fp16, relative
-
-
-@pytest.fixture(scope="session")
-def script():
-    """The script as a module."""
-    loader = importlib.machinery.SourceFileLoader("merge_patch", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[loader.name] = module
-    loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def merge(script, monkeypatch, tmp_path):
-    """Runs the script's main in this process; returns its exit status and the output's path."""
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(checkpoint=CHECKPOINT, patch=PATCH, output="merged.safetensors", weight=1.0):
-        path = tmp_path / output
-        arguments = ["--checkpoint", checkpoint, "--patch", patch, "--output", path, "--weight", weight]
-        return script.main(list(map(str, arguments))), path
-
-    return run
 
 
 def weights_in_use(model) -> dict[str, torch.Tensor]:
@@ -299,14 +271,15 @@ def test_a_write_that_fails_leaves_nothing(merge, script, monkeypatch, tmp_path,
 
 def test_a_killed_write_leaves_no_file_of_the_final_name(merge, tmp_path):
     """SIGKILL with every byte written but not yet on disk leaves only the .part file; the next run replaces it."""
-    arguments = ["--checkpoint", CHECKPOINT, "--patch", PATCH, "--output", tmp_path / "merged.safetensors"]
-    killed = (
-        "import os, runpy, signal, sys\n"
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"sys.argv = {list(map(str, [SCRIPT, *arguments]))!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
-    assert subprocess.run([sys.executable, "-c", killed], check=False, capture_output=True).returncode == -9
+    pid = os.fork()
+    if not pid:
+        torch.set_num_threads(1)  # a forked process has no threads to share work with
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            merge()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["merged.safetensors.part"]
     assert merge()[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["merged.safetensors"]

@@ -4,8 +4,6 @@ The old node pack handed over `("lora", [up, down])` tuples, which ComfyUI since
 ignores: the job succeeds and the picture is opaque.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import comfy.model_management
@@ -107,15 +105,13 @@ def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
         assert_weights(base, found, low_rank_differences(weights.load(TINY_PATCH)))
 
 
-def test_a_merged_checkpoint_is_not_patched_again(checkpoint, tmp_path, monkeypatch):
+def test_a_merged_checkpoint_is_not_patched_again(checkpoint, merge, tmp_path, monkeypatch):
     """If the checkpoint contains the patch, weight 1 is an error and weight 0 is the merged model."""
     import folder_paths
     import nodes as comfy_nodes
 
-    output = tmp_path / "tiny_merged.safetensors"
-    command = [sys.executable, ROOT / "tools" / "merge_patch.py", "--checkpoint", "tiny_sdxl.safetensors"]
-    command += ["--patch", TINY_PATCH, "--output", output]
-    subprocess.run(command, check=True, capture_output=True)
+    status, output = merge()
+    assert status == 0
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
     merged, _, _ = comfy_nodes.CheckpointLoaderSimple().load_checkpoint(output.name)
     with pytest.raises(ValueError, match=rf"already has {TINY_PATCH} in its weights"):

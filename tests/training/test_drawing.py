@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training import backgrounds, dataset, prompts, sprites
@@ -20,6 +20,7 @@ def test_there_are_enough_kinds_and_colours():
 
 
 @pytest.mark.parametrize("kind", sprites.KINDS)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([(128, 128), (192, 128), (64, 64), (256, 256)]))
 def test_a_sprite_stands_free(kind, seed, size):
     """Alpha and colour are in [0, 1]; there is an object; nothing but a wisp of it touches the border."""
