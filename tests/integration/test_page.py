@@ -1,53 +1,11 @@
-"""The page at / in Debian's Chromium, against the real server."""
+"""The page at / in Chromium, against the real server; without a worker: tests/handler/server/test_page_access.py."""
 
 import io
-import shutil
 
-import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
-from server import Server
+from playwright.sync_api import expect
 
-CHROMIUM = shutil.which("chromium")
-KEY = "open sesame"
 MINUTE_MS = 60_000
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("data")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens the page as a person of this taste would, and lets the test fail where it complains in the console."""
-    contexts, complaints = [], []
-
-    def open_page(url, **taste):
-        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **taste)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        page.goto(url)
-        page.complaints = complaints
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
 
 
 def draw(page, prompt):
@@ -148,28 +106,3 @@ def test_a_job_can_be_cancelled(server, open_page):
     page.get_by_label("Width").select_option("128")
     page.get_by_label("Height").select_option("128")
     draw(page, "a red apple")
-
-
-def test_a_server_with_keys_asks_for_one(open_page, tmp_path):
-    """The field appears when it is needed, and with the key the page knows what the server takes."""
-    with Server(tmp_path, is_warm=False, API_KEYS=KEY) as server:
-        page = open_page(server.url)
-        expect(page.get_by_label("Key of this server")).to_be_visible()
-        expect(page.get_by_role("status")).to_contain_text("Bearer")
-        page.get_by_label("Key of this server").fill(KEY)
-        page.get_by_label("Key of this server").press("Tab")
-        expect(page.locator("#width option")).not_to_have_count(0)
-        page.get_by_role("button", name="Draw").click()
-        expect(page.get_by_role("status")).to_have_text("waiting for its turn")
-        page.goto("about:blank")  # it would ask on and on
-        page.complaints[:] = [line for line in page.complaints if "401" not in line]
-
-
-def test_a_server_that_is_gone_is_named(open_page, tmp_path):
-    """The page stays usable and says what is the matter."""
-    with Server(tmp_path, is_warm=False) as server:
-        page = open_page(server.url)
-        expect(page.locator("#width option")).not_to_have_count(0)
-    page.get_by_role("button", name="Draw").click()
-    expect(page.get_by_role("status")).to_have_text("The server does not answer.")
-    page.complaints[:] = [line for line in page.complaints if "ERR_CONNECTION_REFUSED" not in line]

@@ -1,13 +1,11 @@
+import contextlib
 import dataclasses
-import socket
-import threading
 
 import pytest
 from fastapi.testclient import TestClient
-from painter import painted_service
+from painter import painted_service, serving
 
 from handler.server.app import make_app
-from handler.server.serve import Server
 from handler.settings import Settings
 
 
@@ -42,20 +40,12 @@ def client(make):
 @pytest.fixture
 def serve_painted(tmp_path):
     """Serves on a loopback port: `serve_painted()` returns its URL, the service and the painter behind it."""
-    running = []
+    with contextlib.ExitStack() as running:
 
-    def serve_painted():
-        service, painter = painted_service(Settings(profile="tiny", data_dir=tmp_path / "data"))
-        server = Server(service)
-        listener = socket.create_server(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        running.append((server, thread, service, painter))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}", service, painter
+        def serve_painted():
+            service, painter = painted_service(Settings(profile="tiny", data_dir=tmp_path / "data"))
+            url = running.enter_context(serving(service))
+            running.callback(painter.go_on.set)
+            return url, service, painter
 
-    yield serve_painted
-    for server, thread, service, painter in running:
-        painter.go_on.set()
-        server.should_exit = True
-        thread.join(30)
-        service.store.close()
+        yield serve_painted

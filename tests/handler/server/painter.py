@@ -1,5 +1,7 @@
 """The HTTP server's service over a generator that does what the prompt says."""
 
+import contextlib
+import socket
 import threading
 
 from handler.comfyui.run import Progress, Run
@@ -11,6 +13,7 @@ from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.serve import Server
 from handler.server.service import Service
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
@@ -74,3 +77,18 @@ def painted_service(settings, buckets=None):
         input_schema=profiles.load(settings).input_schema(),
     )
     return service, painter
+
+
+@contextlib.contextmanager
+def serving(service):
+    """Serves it on a loopback port for as long as the block lasts; yields the server's URL."""
+    server = Server(service)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        service.store.close()

@@ -1,0 +1,50 @@
+"""The page at / on a server that asks for a key, and on one that is gone."""
+
+import dataclasses
+import threading
+
+import pytest
+from painter import painted_service, serving
+from playwright.sync_api import expect
+
+from handler.settings import Settings
+
+KEY = "open sesame"
+
+
+@pytest.fixture
+def service(tmp_path):
+    """Makes a service whose jobs wait, as they do until ComfyUI has started."""
+    started = threading.Event()
+
+    def make(**more):
+        service, _ = painted_service(Settings(profile="tiny", data_dir=tmp_path, **more))
+        return dataclasses.replace(service, prepare=lambda: started.wait(60), stop=started.set)
+
+    yield make
+    started.set()
+
+
+def test_a_server_with_keys_asks_for_one(open_page, service):
+    """The field appears when it is needed, and with the key the page knows what the server takes."""
+    with serving(service(api_keys=KEY)) as url:
+        page = open_page(url)
+        expect(page.get_by_label("Key of this server")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("Bearer")
+        page.get_by_label("Key of this server").fill(KEY)
+        page.get_by_label("Key of this server").press("Tab")
+        expect(page.locator("#width option")).not_to_have_count(0)
+        page.get_by_role("button", name="Draw").click()
+        expect(page.get_by_role("status")).to_have_text("waiting for its turn")
+        page.goto("about:blank")  # it would ask on and on
+        page.complaints[:] = [line for line in page.complaints if "401" not in line]
+
+
+def test_a_server_that_is_gone_is_named(open_page, service):
+    """The page stays usable and says what is the matter."""
+    with serving(service()) as url:
+        page = open_page(url)
+        expect(page.locator("#width option")).not_to_have_count(0)
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_role("status")).to_have_text("The server does not answer.")
+    page.complaints[:] = [line for line in page.complaints if "ERR_CONNECTION_REFUSED" not in line]
