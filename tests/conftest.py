@@ -1,17 +1,22 @@
 """Each suite runs in the environment of what it tests: nodes and training beside torch, everything else without it."""
 
 import subprocess
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["browser"]
+
 HERE = Path(__file__).parent
 WITH_TORCH = {"custom_nodes", "training"}
 
 everything = {path.name for path in HERE.iterdir() if path.is_dir() or path.name.startswith("test_")}
 collect_ignore = sorted(everything - WITH_TORCH if find_spec("torch") else WITH_TORCH)
+
+SHARED = {"comfyui", "server"}  # fixtures of tests/integration that take ten seconds to start
 
 settings.register_profile("unhurried", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.load_profile("unhurried")
@@ -24,3 +29,28 @@ def nvidia_driver(tmp_path_factory):
     library = folder / "libnvidia-ml.so.1"
     subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", library, HERE / "nvml.c"], check=True)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skipped", type=Path, help="file to append a line to for each reason why tests were skipped")
+
+
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """Sends the tests that share something slow to one process, the others by file."""
+    shared = SHARED.intersection(item.fixturenames) if item.path.parent.name == "integration" else ()
+    item.add_marker(pytest.mark.xdist_group(next(iter(shared), item.path.stem)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Starts with the slow tests, so that both processes end at about the same time."""
+    items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Writes what scripts/test shows as its last line."""
+    path = config.getoption("--skipped")
+    if path is None:
+        return
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
+    with path.open("a") as file:
+        file.writelines(f"{count} ({reason})\n" for reason, count in reasons.items())

@@ -1,4 +1,7 @@
-"""The real ComfyUI, started once for the suite, with the tiny model on the CPU."""
+"""The real ComfyUI with the tiny model on the CPU, started once, and the real server, started once.
+
+Tests that stop or kill either of them leave it running, or such that the next job starts it again.
+"""
 
 import copy
 import json
@@ -6,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from server import Server
 
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
@@ -29,6 +33,12 @@ def comfyui(settings):
     process.client(Deadline(120))
     yield process
     process.stop()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("data"), QUEUE_LIMIT="40") as server:
+        yield server
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import requests
 
 ROOT = Path(__file__).parents[2]
@@ -35,14 +36,10 @@ def run(*arguments, cwd="/", **environment):
 
 
 class Server:
-    """Runs while a `with` block lasts; `start` and `kill` for tests that need more than one life.
+    """Runs while a `with` block lasts; `stop`, `kill` and `start` for tests that need more than one life."""
 
-    Where it need not be warm, it answers at once, and jobs wait until ComfyUI has started.
-    """
-
-    def __init__(self, data_dir, is_warm=True, **environment):
+    def __init__(self, data_dir, **environment):
         self.data_dir = data_dir
-        self._is_warm = is_warm
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.jobs = f"{self.url}/v2/tests"
@@ -56,10 +53,11 @@ class Server:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self):
+    def start(self, is_warm=True):
+        """Returns when it is warm, or else when it answers; jobs wait then until ComfyUI has started."""
         self.process = subprocess.Popen([PROGRAM, "serve"], env=self._environment, start_new_session=True, cwd="/")
         end_s = time.monotonic() + 120
-        while not self._answers(200 if self._is_warm else 204):
+        while not self._answers(200 if is_warm else 204):
             assert self.process.poll() is None, f"ended with {self.process.returncode}"
             assert time.monotonic() < end_s
             time.sleep(0.05)
@@ -78,6 +76,12 @@ class Server:
     def kill(self):
         self.process.kill()
         self.process.wait(10)
+
+    def comfyui(self):
+        """Returns the process of its ComfyUI."""
+        return next(
+            child for child in psutil.Process(self.process.pid).children() if "child.py" in str(child.cmdline())
+        )
 
     def run(self, **request):
         """Submits a job and returns its id."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from server import SMALL, Server
+from server import SMALL
 
 GOOD = {"prompt": "a red apple", **SMALL}
 BAD = [{}, {"prompt": ""}, {"prompt": "x", "seed": -1}, {"prompt": "x", "nothing": 1}, {"prompt": ["x"]}]
@@ -98,12 +98,18 @@ def memory_bytes(process):
     return sum(member.memory_info().rss for member in family)
 
 
+def metrics(server):
+    lines = server.http.get(f"{server.url}/metrics").text.splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
 @pytest.mark.parametrize(
     ("clients", "seconds"), [(12, 6), pytest.param(50, 60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
-def test_every_accepted_job_ends_once(tmp_path, clients, seconds):
+def test_every_accepted_job_ends_once(server, clients, seconds):
     """In a picture or in a clear error; none is lost, none is drawn twice, and memory stays flat."""
-    with Server(tmp_path, QUEUE_LIMIT="40", LOG_LEVEL="ERROR") as server, ThreadPoolExecutor(clients) as pool:
+    before = metrics(server)
+    with ThreadPoolExecutor(clients) as pool:
         process = psutil.Process(server.process.pid)
         crowd = Crowd(server, time.monotonic() + seconds)
         working = [pool.submit(crowd.client, number) for number in range(clients)]
@@ -120,8 +126,7 @@ def test_every_accepted_job_ends_once(tmp_path, clients, seconds):
                 assert (job["status"], job["output"]["seed"]) == ("COMPLETED", seed)
         drawn = [job["output"]["filename"] for job, seed in results.values() if seed is not None] + crowd.answers
         assert len(set(drawn)) == len(drawn) > 0
-        lines = server.http.get(f"{server.url}/metrics").text.splitlines()
-        counts = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+        counts = {name: value - before.get(name, 0) for name, value in metrics(server).items()}
         finished = sum(value for name, value in counts.items() if name.startswith("alpha_jobs_finished_total"))
         assert finished == counts["alpha_jobs_accepted_total"]
         assert counts['alpha_jobs_finished_total{outcome="completed"}'] >= len(drawn)
