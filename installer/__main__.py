@@ -1,4 +1,4 @@
-"""Installs or repairs what the lock files list: python -m installer [--dev] [--training] [--with-upstream]"""
+"""Installs or repairs what the lock files list: python -m installer [--dev] [--training] [--repair] …"""
 
 import argparse
 import fcntl
@@ -22,13 +22,13 @@ Say = Callable[[str], None]
 class Setup:
     """The steps of a setup. Each is idempotent and reports what it found or did."""
 
-    def __init__(self, root: Path, dev: bool, training: bool, upstream: bool, compiles: bool) -> None:
+    def __init__(self, root: Path, options: argparse.Namespace) -> None:
         self.root = root
-        self.compiles = compiles
-        self.training = training
-        self.upstream = upstream
+        self.options = options
         self.state = root / ".comfyui"
-        self.dev = _remember_dev(self.state / "dev", dev)
+        if options.dev:
+            (self.state / "dev").touch()
+        self.locks = ("dev",) if (self.state / "dev").exists() else ()
         self.uv = root / ".tools/bin/uv"
         self.snapshot = snapshot.parse((root / "snapshot.json").read_text(encoding="utf-8"))
 
@@ -38,11 +38,11 @@ class Setup:
         self._step("node packs", self._nodes)
         self._step("handler environment", self._handler)
         self._step("ComfyUI environment", self._engine)
-        if self.compiles:
+        if not self.options.no_bytecode:
             self._step("bytecode", self._bytecode)
-        if self.training:
+        if self.options.training:
             self._step("training environment", self._trainer)
-        if self.upstream:
+        if self.options.with_upstream:
             self._step("disabled packs", self._disabled)
 
     def _comfyui(self, say: Say) -> str:
@@ -63,27 +63,26 @@ class Setup:
         return f"ok ({linked} linked, {pinned} from git)"
 
     def _handler(self, say: Say) -> str:
-        handler = self._environment(".venv", "handler")
-        result = environment.ensure(self.uv, handler, self.dev, say)
-        launcher.ensure(handler.folder)
+        result = self._environment(".venv", say, "handler", *self.locks)
+        launcher.ensure(self.root / ".venv")
         return result
 
     def _engine(self, say: Say) -> str:
-        return environment.ensure(self.uv, self._environment(".comfyui/venv", "comfyui"), self.dev, say)
+        return self._environment(".comfyui/venv", say, "comfyui", *self.locks)
 
     def _bytecode(self, _: Say) -> str:
         return f"handler {bytecode.compile_handler(self.root)}, ComfyUI {bytecode.compile_comfyui(self.root)}"
 
     def _trainer(self, say: Say) -> str:
-        return environment.ensure(self.uv, self._environment(".training/venv", "training"), dev=False, say=say)
+        return self._environment(".training/venv", say, "training")
 
     def _disabled(self, _: Say) -> str:
         places = nodes.install_disabled(self.snapshot.git_nodes, self.state / "upstream")
         return f"ok, not loaded: {', '.join(str(place.relative_to(self.root)) for place in places)}"
 
-    def _environment(self, folder: str, lock: str) -> environment.Environment:
-        requirements = self.root / "requirements"
-        return environment.Environment(self.root / folder, requirements / f"{lock}.txt", requirements / "dev.txt")
+    def _environment(self, folder: str, say: Say, *locks: str) -> str:
+        paths = tuple(self.root / "requirements" / f"{lock}.txt" for lock in locks)
+        return environment.ensure(self.uv, environment.Environment(self.root / folder, paths), say, self.options.repair)
 
     def _step(self, name: str, action: Callable[[Say], str]) -> None:
         started = time.monotonic()
@@ -112,12 +111,6 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
         yield
 
 
-def _remember_dev(marker: Path, dev: bool) -> bool:
-    if dev:
-        marker.touch()
-    return marker.exists()
-
-
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,6 +128,7 @@ def main() -> int:
         "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, for comparison"
     )
     parser.add_argument("--no-bytecode", action="store_true", help="do not compile what is imported at every start")
+    parser.add_argument("--repair", action="store_true", help="install all environments again from scratch")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = Path.cwd()
@@ -142,7 +136,7 @@ def main() -> int:
     try:
         (root / ".comfyui").mkdir(exist_ok=True)
         with locked(root / ".comfyui/setup.lock", LOCK_TIMEOUT_S):
-            Setup(root, options.dev, options.training, options.with_upstream, not options.no_bytecode).run()
+            Setup(root, options).run()
     except KeyboardInterrupt:
         report.failure("interrupted")
         return 130

@@ -27,14 +27,13 @@ COMFYUI = ("--quick-test-for-ci", "--cpu", "--disable-all-custom-nodes", "--disa
 def compile_handler(root: Path) -> str:
     """Compiles all modules of the handler and their imports; returns the result in words."""
     folder = root / ".venv"
-    stamps = (folder / environment.STAMP, folder / environment.DEV_STAMP)
-    return compile_imports(folder, stamps, ["-c", HANDLER], root)
+    return compile_imports(folder, [folder / environment.STAMP], ["-c", HANDLER], root)
 
 
 def compile_comfyui(root: Path) -> str:
     """Compiles what ComfyUI imports until it is ready to serve; returns the result in words."""
     folder, app = root / ".comfyui/venv", root / ".comfyui/app"
-    stamps = (folder / environment.STAMP, folder / environment.DEV_STAMP, app.with_suffix(".json"))
+    stamps = (folder / environment.STAMP, app.with_suffix(".json"))
     with tempfile.TemporaryDirectory(prefix="setup-") as scratch:
         options = (*COMFYUI, "--base-directory", scratch, "--database-url", "sqlite:///:memory:")
         return compile_imports(folder, stamps, [app / "main.py", *options], root)

@@ -1,8 +1,9 @@
-"""A Python environment with exactly the packages of its lock file, verified file by file."""
+"""A Python environment with exactly the packages of its lock files, verified file by file."""
 
 import csv
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,95 +11,75 @@ from installer import command, files
 from installer.errors import SetupError
 
 INSTALL_TIMEOUT_S = 3600.0
-STAMP = ".lock-sha256"
-DEV_STAMP = ".dev-lock-sha256"
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Written after a complete install: the lock file's SHA-256 and the packages' metadata folders."""
-
-    lock_sha256: str
-    packages: tuple[str, ...]
+STAMP = ".locks-sha256"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment, its lock file, and the lock file of the development tools."""
+    """An environment and its lock files."""
 
     folder: Path
-    lock: Path
-    dev_lock: Path
+    locks: tuple[Path, ...]
 
     @property
     def python(self) -> Path:
         """The environment's interpreter."""
         return self.folder / "bin" / "python"
 
-
-def ensure(uv: Path, environment: Environment, dev: bool, say: Callable[[str], None]) -> str:
-    """Installs a damaged or outdated environment again from scratch; returns the result in words."""
-    fault = find_fault(environment, environment.lock, STAMP)
-    if fault is not None:
-        say(f"{fault}, installing")
-        create(uv, environment)
-    if dev:
-        ensure_dev(uv, environment, say)
-    return f"{'ok' if fault is None else 'installed'} ({len(distributions(environment.folder))} packages)"
+    def state(self) -> str:
+        """Returns a hexadecimal SHA-256 of the lock files and of the names of the installed packages."""
+        names = "\n".join(distributions(self.folder)).encode()
+        return hashlib.sha256(b"".join(lock.read_bytes() for lock in self.locks) + names).hexdigest()
 
 
-def create(uv: Path, environment: Environment) -> None:
-    """Makes a new environment and installs its lock file."""
-    create_empty(uv, environment.folder)
-    _install(uv, environment, environment.lock)
-    _stamp(environment, environment.lock, STAMP, distributions(environment.folder))
+def ensure(uv: Path, environment: Environment, say: Callable[[str], None], anew: bool = False) -> str:
+    """Installs what the lock files list and removes everything else; returns the result in words.
+
+    A damaged environment is made again from scratch, since uv considers a package with missing files installed.
+
+    Raises:
+        SetupError: uv failed, or files are missing right after the install.
+    """
+    folder, stamp = environment.folder, environment.folder / STAMP
+    fault = "repair requested" if anew else find_fault(environment)
+    is_current = fault is None and stamp.exists() and stamp.read_text(encoding="utf-8") == environment.state()
+    if not is_current:
+        say(f"{fault or 'not as its lock files say'}, installing")
+        if fault is not None:
+            create_empty(uv, folder)
+        _sync(uv, environment)
+        if damaged := dict(damages(folder)):
+            # uv links files from its cache, so an edit inside an environment damages the cached copy as well.
+            _uv(uv, "cache", "clean", *(package.split("-")[0] for package in damaged))
+            create_empty(uv, folder)
+            _sync(uv, environment)
+            for words in dict(damages(folder)).values():
+                raise SetupError(f"{folder.name}: {words} right after the install")
+        files.write_atomically(stamp, environment.state())
+    return f"{'ok' if is_current else 'installed'} ({len(distributions(folder))} packages)"
 
 
 def create_empty(uv: Path, folder: Path) -> None:
-    """Replaces ``folder`` by a new environment without packages."""
-    _uv(uv, "venv", "--quiet", "--no-project", "--clear", "--relocatable", "--python", "3.11", folder)
+    """Replaces `folder` by a new environment without packages."""
+    _uv(uv, "venv", "--no-project", "--clear", "--relocatable", "--python", "3.11", folder)
 
 
-def ensure_dev(uv: Path, environment: Environment, say: Callable[[str], None]) -> None:
-    """Installs the development tools if they are missing, outdated or damaged."""
-    fault = find_fault(environment, environment.dev_lock, DEV_STAMP)
-    if fault is None:
-        return
-    say(f"development tools: {fault}, installing")
-    (environment.folder / DEV_STAMP).unlink(missing_ok=True)
-    _install(uv, environment, environment.dev_lock)
-    base = read_stamp(environment.folder / STAMP)
-    known = base.packages if base else ()
-    added = [name for name in distributions(environment.folder) if name not in known]
-    _stamp(environment, environment.dev_lock, DEV_STAMP, added)
-
-
-def find_fault(environment: Environment, lock: Path, stamp_name: str) -> str | None:
-    """Returns how the environment differs from ``lock``, or None if it does not."""
+def find_fault(environment: Environment) -> str | None:
+    """Returns what is damaged or missing, in words; None if the environment is sound."""
     if not environment.folder.is_dir():
         return "missing"
     if not environment.python.exists():
         return "has no working bin/python"
-    stamp = read_stamp(environment.folder / stamp_name)
-    if stamp is None:
-        return "not completely installed"
-    if stamp.lock_sha256 != files.sha256(lock):
-        return f"made from another {lock.name}"
-    return find_damage(environment.folder, stamp.packages)
+    return next((f"damaged: {words}" for _, words in damages(environment.folder)), None)
 
 
-def find_damage(folder: Path, packages: Iterable[str]) -> str | None:
-    """Returns the first damage in words, or None."""
-    return next((f"damaged: {words}" for _, words in damages(folder, packages)), None)
+def damages(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields each package whose files are not as its RECORD lists them, with the first such file in words.
 
-
-def damages(folder: Path, packages: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields each package whose files differ from its RECORD, with the first such file in words.
-
-    It compares only existence and size, so it takes milliseconds. Bytecode does not count.
+    Only existence and size are compared, so that it takes milliseconds; bytecode does not count.
     """
     site = site_packages(folder)
-    for package in packages:
+    for package in distributions(folder):
         words = _damage(site, package)
         if words is not None:
             yield package, words
@@ -115,36 +96,13 @@ def site_packages(folder: Path) -> Path:
     return found[0] if found else folder / "lib/python3/site-packages"
 
 
-def read_stamp(path: Path) -> Stamp | None:
-    """Returns the stamp in the file, or None if there is none."""
-    try:
-        lock_sha256, *packages = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return None
-    return Stamp(lock_sha256, tuple(packages))
-
-
-def _stamp(environment: Environment, lock: Path, name: str, packages: list[str]) -> None:
-    text = "\n".join([files.sha256(lock), *packages]) + "\n"
-    files.write_atomically(environment.folder / name, text)
-
-
-def _install(uv: Path, environment: Environment, lock: Path) -> None:
-    install = ("pip", "install", "--python", environment.python, "--require-hashes", "--no-deps", "--no-build")
-    _uv(uv, *install, "-r", lock)
-    damaged = [package.split("-")[0] for package, _ in damages(environment.folder, distributions(environment.folder))]
-    if not damaged:
-        return
-    # uv links files from its cache, so an edit inside an environment damages the cached copy as well.
-    _uv(uv, "cache", "clean", *damaged)
-    _uv(uv, *install, *(f"--reinstall-package={name}" for name in damaged), "-r", lock)
-    damage = find_damage(environment.folder, distributions(environment.folder))
-    if damage is not None:
-        raise SetupError(f"{environment.folder.name}: {damage} right after the install")
+def _sync(uv: Path, environment: Environment) -> None:
+    python = ("--python", environment.python)
+    _uv(uv, "pip", "sync", *python, "--require-hashes", "--no-build", *environment.locks)
 
 
 def _uv(uv: Path, *arguments: str | Path) -> None:
-    done = command.run([uv, *arguments], timeout_s=INSTALL_TIMEOUT_S, visible=True)
+    done = command.run([uv, "--quiet", *arguments], timeout_s=INSTALL_TIMEOUT_S, visible=True)
     if done.returncode != 0:
         last = Path(arguments[-1]).name
         raise SetupError(f"uv {arguments[0]} … {last} failed with exit status {done.returncode}, its reason is above")

@@ -16,8 +16,8 @@ MakeWheel = Callable[..., Path]
 def folder(root: Path, make_wheel: MakeWheel, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new environment with one package, with PYTHONDONTWRITEBYTECODE set."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    demo = environment.Environment(tmp_path / "venv", make_wheel("demo"), make_wheel("devtool"))
-    environment.ensure(root / ".tools/bin/uv", demo, dev=False, say=lambda _: None)
+    demo = environment.Environment(tmp_path / "venv", (make_wheel("demo"),))
+    environment.ensure(root / ".tools/bin/uv", demo, say=lambda _: None)
     return demo.folder
 
 

@@ -1,5 +1,6 @@
-"""An environment that differs from its lock is made again; with the real uv, a local wheel and no network."""
+"""An environment is what its lock files say; real uv, a local wheel, no network."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,12 +22,12 @@ def uv(root: Path) -> Path:
 
 @pytest.fixture
 def demo(make_wheel: MakeWheel, tmp_path: Path) -> environment.Environment:
-    return environment.Environment(tmp_path / "venv", make_wheel("demo"), make_wheel("devtool"))
+    return environment.Environment(tmp_path / "venv", (make_wheel("demo"),))
 
 
-def ensure(uv: Path, demo: environment.Environment, dev: bool = False) -> list[str]:
+def ensure(uv: Path, demo: environment.Environment, anew: bool = False) -> list[str]:
     said: list[str] = []
-    said.append(environment.ensure(uv, demo, dev, said.append))
+    said.append(environment.ensure(uv, demo, said.append, anew))
     return said
 
 
@@ -61,16 +62,16 @@ def fake_site(folder: Path, record: str) -> Path:
 def test_damage_is_what_record_lists_and_the_disk_lacks(tmp_path: Path, record: str, damage: str | None) -> None:
     """Each listed file must exist with its size; bytecode and files without a size do not count."""
     fake_site(tmp_path, record)
-    found = environment.find_damage(tmp_path, ["demo-1.0.dist-info"])
-    assert found is None if damage is None else damage in str(found)
+    found = dict(environment.damages(tmp_path))
+    assert found.keys() == (set() if damage is None else {"demo-1.0.dist-info"})
+    assert damage is None or damage in found["demo-1.0.dist-info"]
 
 
 def test_a_package_without_its_record_is_damaged(tmp_path: Path) -> None:
-    """A package that is missing completely is detected too."""
-    fake_site(tmp_path, "demo.py,,5\n")
-    assert "other-1.0.dist-info/RECORD cannot be read" in str(
-        environment.find_damage(tmp_path, ["other-1.0.dist-info"])
-    )
+    """RECORD may be what an interrupted install did not write."""
+    site = fake_site(tmp_path, "demo.py,,5\n")
+    (site / "demo-1.0.dist-info/RECORD").unlink()
+    assert dict(environment.damages(tmp_path)) == {"demo-1.0.dist-info": "demo-1.0.dist-info/RECORD cannot be read"}
 
 
 def test_a_finished_environment_is_left_alone(uv: Path, demo: environment.Environment) -> None:
@@ -81,36 +82,59 @@ def test_a_finished_environment_is_left_alone(uv: Path, demo: environment.Enviro
     assert (demo.folder / "own-file").exists()
 
 
+def site(demo: environment.Environment) -> Path:
+    return environment.site_packages(demo.folder)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda demo: (environment.site_packages(demo.folder) / "demo.py").unlink(), "damaged: demo.py is missing"),
-        (lambda demo: (demo.folder / environment.STAMP).unlink(), "not completely installed"),
-        (lambda demo: (demo.folder / environment.STAMP).write_text(""), "not completely installed"),
+        (lambda demo: (site(demo) / "demo.py").unlink(), "damaged: demo.py is missing"),
+        (lambda demo: (site(demo) / "demo-1.0.dist-info/RECORD").unlink(), "damaged: demo-1.0.dist-info/RECORD"),
+        (lambda demo: (site(demo) / "demo-1.0.dist-info/METADATA").unlink(), "damaged: demo-1.0.dist-info/METADATA"),
+        (lambda demo: shutil.rmtree(site(demo) / "demo-1.0.dist-info"), "not as its lock files say"),
+        (lambda demo: (demo.folder / environment.STAMP).unlink(), "not as its lock files say"),
+        (lambda demo: (demo.folder / environment.STAMP).write_text(""), "not as its lock files say"),
         (lambda demo: demo.python.unlink(), "has no working bin/python"),
     ],
 )
-def test_a_harmed_environment_is_named_and_rebuilt(
+def test_a_harmed_environment_is_named_and_repaired(
     uv: Path, demo: environment.Environment, harm: Callable[[environment.Environment], object], words: str
 ) -> None:
-    """A lost file, an incomplete install and a lost interpreter are reported in one line and repaired."""
+    """Lost files, an unfinished install and a lost interpreter are reported in one line and repaired."""
     ensure(uv, demo)
     harm(demo)
     assert ensure(uv, demo)[0].startswith(words)
     assert imported(demo, "demo") == "1.0"
+    assert list(environment.damages(demo.folder)) == []
 
 
-def test_a_changed_lock_is_followed_from_scratch(
-    uv: Path, demo: environment.Environment, make_wheel: MakeWheel
-) -> None:
-    """Another lock means a new environment, without the old packages."""
+def test_an_interrupted_install_is_finished(uv: Path, demo: environment.Environment) -> None:
+    """A file and the stamp are missing, and uv considers the package installed."""
     ensure(uv, demo)
-    assert ensure(uv, replace(demo, lock=make_wheel("other")))[0] == "made from another other.txt, installing"
+    (demo.folder / environment.STAMP).unlink()
+    (site(demo) / "demo.py").unlink()
+    assert ensure(uv, demo)[0].startswith("damaged: demo.py")
+    assert imported(demo, "demo") == "1.0"
+
+
+def test_a_changed_lock_is_followed(uv: Path, demo: environment.Environment, make_wheel: MakeWheel) -> None:
+    """The environment has what the new lock file lists, and nothing else."""
+    ensure(uv, demo)
+    assert ensure(uv, replace(demo, locks=(make_wheel("other"),)))[0] == "not as its lock files say, installing"
     assert environment.distributions(demo.folder) == ["other-1.0.dist-info"]
 
 
+def test_a_sound_environment_can_be_made_anew(uv: Path, demo: environment.Environment) -> None:
+    """As --repair does; nothing of the old one stays."""
+    ensure(uv, demo)
+    (site(demo) / "own_file.py").touch()
+    assert ensure(uv, demo, anew=True) == ["repair requested, installing", "installed (1 packages)"]
+    assert not (site(demo) / "own_file.py").exists()
+
+
 def test_an_edit_that_reached_uv_s_cache_is_repaired(uv: Path, demo: environment.Environment) -> None:
-    """uv links files from its cache, so editing a file damages the cache too; both are repaired."""
+    """uv links files from its cache, so a file edited in place is damaged there too, and still comes out whole."""
     ensure(uv, demo)
     with (environment.site_packages(demo.folder) / "demo.py").open("a") as file:
         file.write("VERSION = 'edited'\n")
@@ -118,33 +142,20 @@ def test_an_edit_that_reached_uv_s_cache_is_repaired(uv: Path, demo: environment
     assert imported(demo, "demo") == "1.0"
 
 
-def test_development_tools_come_in_addition(uv: Path, demo: environment.Environment) -> None:
-    """With dev both locks are installed, and the packages of the first are not installed again."""
+def test_several_locks_make_one_environment(uv: Path, demo: environment.Environment, make_wheel: MakeWheel) -> None:
+    """A second lock file adds its packages; those of the first are not installed again."""
     ensure(uv, demo)
-    (demo.folder / "own-file").touch()
-    assert ensure(uv, demo, dev=True) == ["development tools: not completely installed, installing", "ok (2 packages)"]
-    assert (demo.folder / "own-file").exists()
-    assert ensure(uv, demo, dev=True) == ["ok (2 packages)"]
-
-
-def test_without_dev_the_development_tools_stay(uv: Path, demo: environment.Environment) -> None:
-    """A later run without --dev does not remove them."""
-    ensure(uv, demo, dev=True)
-    assert ensure(uv, demo) == ["ok (2 packages)"]
-    assert imported(demo, "devtool") == "1.0"
-
-
-def test_a_damaged_development_tool_is_repaired(uv: Path, demo: environment.Environment) -> None:
-    """A lost file of a development tool is detected and restored."""
-    ensure(uv, demo, dev=True)
-    (environment.site_packages(demo.folder) / "devtool.py").unlink()
-    assert ensure(uv, demo, dev=True)[0].startswith("development tools: damaged: devtool.py")
-    assert imported(demo, "devtool") == "1.0"
+    (site(demo) / "own_file.py").touch()
+    both = replace(demo, locks=(*demo.locks, make_wheel("devtool")))
+    assert ensure(uv, both) == ["not as its lock files say, installing", "installed (2 packages)"]
+    assert (imported(demo, "demo"), imported(demo, "devtool")) == ("1.0", "1.0")
+    assert (site(demo) / "own_file.py").exists()
+    assert ensure(uv, both) == ["ok (2 packages)"]
 
 
 def test_a_wheel_with_another_hash_is_not_installed(uv: Path, demo: environment.Environment) -> None:
-    """A package whose hash is not in the lock stops the setup, and the environment stays incomplete."""
-    demo.lock.write_text(f"demo==1.0 --hash=sha256:{'0' * 64}\n")
+    """A package whose bytes the lock does not pin stops the setup, and the environment stays unfinished."""
+    demo.locks[0].write_text(f"demo==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(SetupError, match=r"demo\.txt failed"):
         ensure(uv, demo)
-    assert environment.find_fault(demo, demo.lock, environment.STAMP) == "not completely installed"
+    assert not (demo.folder / environment.STAMP).exists()
