@@ -183,7 +183,7 @@ def recorded():
 @pytest.fixture(scope="module")
 def upstream():
     if UPSTREAM is None:
-        pytest.skip("LAYERDIFFUSE_UPSTREAM is not set to a checkout of the old pack")
+        pytest.skip("the old pack is missing: run scripts/setup --with-upstream and set LAYERDIFFUSE_UPSTREAM")
     return Upstream(UPSTREAM)
 
 

@@ -14,7 +14,9 @@ from layerdiffuse_alpha import patch, views, weights
 from layerdiffuse_alpha.decoder import TransparentDecoder
 
 CHECKOUT = os.environ.get("LAYERDIFFUSE_UPSTREAM")
-pytestmark = pytest.mark.skipif(not CHECKOUT, reason="LAYERDIFFUSE_UPSTREAM is not set to a checkout of the old pack")
+pytestmark = pytest.mark.skipif(
+    not CHECKOUT, reason="the old pack is missing: run scripts/setup --with-upstream and set LAYERDIFFUSE_UPSTREAM"
+)
 
 CHANNELS = (8, 8, 16, 16, 24, 32, 32)
 

@@ -75,7 +75,9 @@ assert endpoint.purge_queue()["status"] == "completed"
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not SEEDS.is_dir(), reason="SEED_DOCUMENTS names no folder with the product's two documents")
+@pytest.mark.skipif(
+    not SEEDS.is_dir(), reason="no ../shared/seeds: set SEED_DOCUMENTS to the folder of the two seed documents"
+)
 def test_the_python_of_the_seed_documents_runs(server, tmp_path):
     """Submit and poll, and runsync, with key and address put in and nothing else changed."""
     guide = (SEEDS / "runpod-serverless-guide.txt").read_text("utf-8")
