@@ -21,7 +21,7 @@ def browser():  # not for the session: Playwright keeps an event loop running in
 
 @pytest.fixture
 def open_page(browser):
-    """Opens the page as a person of this taste would, and fails the test if it complains in the console."""
+    """Opens the page with these preferences; the test fails if the page logs an error."""
     contexts, complaints = [], []
 
     def open_page(url, **taste):

@@ -1,4 +1,4 @@
-"""The program with the tiny model: run to its end, or serving on a free port."""
+"""Runs the program with the tiny model, to its end or as a server on a free port."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def run(*arguments, cwd="/", **environment):
 
 
 class Server:
-    """Runs while a `with` block lasts; `stop`, `kill` and `start` for tests that need more than one life."""
+    """Runs during a `with` block; `stop`, `kill` and `start` are for tests that need more than one start."""
 
     def __init__(self, data_dir, **environment):
         self.data_dir = data_dir
@@ -54,7 +54,7 @@ class Server:
         self.stop()
 
     def start(self, is_warm=True):
-        """Returns when it is warm, or else when it answers; jobs wait then until ComfyUI has started."""
+        """Returns when it is warm, or, without warm-up, when it answers; then jobs wait until ComfyUI has started."""
         self.process = subprocess.Popen([PROGRAM, "serve"], env=self._environment, start_new_session=True, cwd="/")
         end_s = time.monotonic() + 120
         while not self._answers(200 if is_warm else 204):
@@ -69,7 +69,7 @@ class Server:
             return False
 
     def stop(self):
-        """Stops it in good order; returns its exit status."""
+        """Stops it with SIGTERM and returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 

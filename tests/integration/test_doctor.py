@@ -12,14 +12,14 @@ from handler.settings import Settings
 
 
 def test_doctor_finds_a_sound_installation_sound(tmp_path):
-    """It looks at everything and draws a picture."""
+    """It checks everything and draws a picture."""
     done = run("doctor", PORT="0", DATA_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout
     assert "ok  test picture  128x128" in done.stdout
 
 
 def test_doctor_names_what_is_wrong(tmp_path):
-    """A weight file cut short, and ComfyUI missing: each with how to fix it; exit status 1."""
+    """For a truncated weight file and for a missing ComfyUI, it says how to fix it and exits with 1."""
     shutil.copytree(ROOT / "models", tmp_path / "models")
     weights = tmp_path / "models" / "layer_model" / "tiny_transparent_decoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -32,7 +32,7 @@ def test_doctor_names_what_is_wrong(tmp_path):
 
 
 def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
-    """The patch must be in force just once: in the weights with the profile `merged`, else by the graph."""
+    """The patch must be applied exactly once: in the weights with the profile `merged`, otherwise by the graph."""
     checkpoints, patches = tmp_path / "checkpoints", tmp_path / "layer_model"
     shutil.copytree(ROOT / "models" / "layer_model", patches)
     shutil.copy(patches / "tiny_transparent_decoder.safetensors", patches / "vae_transparent_decoder.safetensors")
@@ -43,7 +43,7 @@ def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
     merge = [ROOT / "scripts" / "merge-patch", "--checkpoint", plain, "--patch", patch, "--output", merged]
     subprocess.run(merge, check=True, capture_output=True, timeout=120)
 
-    # PyTorch is looked at in the tests above, and takes seconds each time.
+    # The tests above check PyTorch, which takes seconds each time.
     monkeypatch.setattr(checks, "PROBE", """print('{"torch": "", "xformers": true, "gpus": []}')""")
 
     def found(profile: str) -> Finding:

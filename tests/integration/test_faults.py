@@ -1,4 +1,4 @@
-"""What goes wrong around a job on the real ComfyUI: each ends in a clear error, and the next job works."""
+"""Faults around a job on the real ComfyUI: each ends in a clear error, and the next job works."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ async def after_first_step(handle, act):
 
 
 def test_comfyui_killed_in_a_job(comfyui, handle, small):
-    """SIGKILL of ComfyUI: the job ends in an error within seconds; the next finds it started again, pixels equal."""
+    """If ComfyUI is killed, the job fails within seconds; ComfyUI is restarted, and the next picture is the same."""
     before = job(handle, small)
     killed_pid = comfyui.pid
 
@@ -44,14 +44,14 @@ def test_comfyui_killed_in_a_job(comfyui, handle, small):
 
 
 def test_comfyui_killed_between_jobs(comfyui, handle, small):
-    """Killed while idle, it is started again by the next job, which succeeds."""
+    """If ComfyUI is killed while idle, the next job restarts it and succeeds."""
     os.kill(comfyui.pid, signal.SIGKILL)
     time.sleep(0.5)
     assert works(handle, small)
 
 
 def test_comfyui_hangs_in_a_job(comfyui, generator, handle, small):
-    """A ComfyUI that is stopped, not dead: the job ends soon after its deadline, the next finds a fresh ComfyUI."""
+    """If ComfyUI hangs, the job ends soon after its deadline, and the next job gets a new ComfyUI."""
     hung_pid = comfyui.pid
     threading.Timer(1.0, os.kill, (hung_pid, signal.SIGSTOP)).start()
     before = time.monotonic()
@@ -63,7 +63,7 @@ def test_comfyui_hangs_in_a_job(comfyui, generator, handle, small):
 
 
 def test_a_job_that_takes_too_long(comfyui, generator, handle, small):
-    """At its deadline the run is interrupted: the error comes soon after, and ComfyUI is not started again for it."""
+    """At its deadline the run is interrupted; the error comes soon after, and ComfyUI is not restarted."""
     pid = comfyui.pid
     before = time.monotonic()
     with pytest.raises(JobTimeout, match="longer than 2 s"):
@@ -74,7 +74,7 @@ def test_a_job_that_takes_too_long(comfyui, generator, handle, small):
 
 
 def test_a_cancelled_job_is_taken_off(comfyui, handle, small):
-    """CancelledError, by which the SDK stops a job, interrupts the run and is raised again; ComfyUI is idle then."""
+    """CancelledError, with which the SDK stops a job, interrupts the run and is raised again; then ComfyUI is idle."""
     pid = comfyui.pid
 
     async def cancel_it():
@@ -90,7 +90,7 @@ def test_a_cancelled_job_is_taken_off(comfyui, handle, small):
 
 
 def test_the_event_loop_stays_free(handle, small):
-    """While a job runs, the SDK's loop can take stop signals: it is never blocked for long."""
+    """While a job runs, the SDK's loop is never blocked for long, so it can take stop signals."""
 
     async def watch():
         task = asyncio.create_task(handle({"id": "x", "input": small | {"width": 256, "height": 256, "seed": 4321}}))

@@ -1,4 +1,4 @@
-"""Many clients at once, good and bad, against the real server with the tiny model."""
+"""Many clients at once, valid and invalid, on the real server with the tiny model."""
 
 import random
 import threading
@@ -16,18 +16,18 @@ GROWTH_BYTES = 60_000_000
 
 
 class Crowd:
-    """What the clients did, and what came of it."""
+    """What the clients did, and the results."""
 
     def __init__(self, server, end_s):
         self.server = server
         self.end_s = end_s
-        self.accepted = []  # (job id, seed, or None where it must fail)
+        self.accepted = []  # (job id, seed, or None if it must fail)
         self.answers = []  # jobs that were over when the answer came
         self.refused = 0
         self._lock = threading.Lock()
 
     def client(self, number):
-        """Does one thing after another; raises where the server does what it must not."""
+        """Does one thing after another; raises if the server does anything wrong."""
         rng = random.Random(number)
         http = requests.Session()
         while time.monotonic() < self.end_s:
@@ -93,7 +93,7 @@ class Crowd:
 
 
 def memory_bytes(process):
-    """Returns what the server and ComfyUI hold together."""
+    """Returns the memory of the server and ComfyUI together."""
     family = [process, *process.children(recursive=True)]
     return sum(member.memory_info().rss for member in family)
 
@@ -107,7 +107,7 @@ def metrics(server):
     ("clients", "seconds"), [(12, 6), pytest.param(50, 60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
 def test_every_accepted_job_ends_once(server, clients, seconds):
-    """In a picture or in a clear error; none is lost, none is drawn twice, and memory stays flat."""
+    """Every job ends with a picture or a clear error; none is lost or drawn twice, and memory does not grow."""
     before = metrics(server)
     with ThreadPoolExecutor(clients) as pool:
         process = psutil.Process(server.process.pid)

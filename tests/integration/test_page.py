@@ -16,13 +16,13 @@ def draw(page, prompt):
 
 
 def colour_in_the_corner(page):
-    """Returns RGB of the pixel that is just inside the stage's top left corner."""
+    """Returns the RGB of the pixel just inside the stage's top left corner."""
     shot = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
     return shot.getpixel((4, 4))
 
 
 def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path):
-    """Prompt, progress, grounds, alpha, download, copies, and the last pictures."""
+    """Prompt, progress, backgrounds, alpha, download, copies, and recent pictures."""
     page = open_page(server.url, viewport={"width": 1200, "height": 900})
     page.get_by_label("Prompt", exact=True).fill("a green leaf")
     page.get_by_label("Width").select_option("256")
@@ -64,7 +64,7 @@ def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path
 
 
 def test_what_is_copied_runs(server, open_page, tmp_path):
-    """The Python and the curl of the page, run as they are, give the picture of the page."""
+    """The page's Python and curl commands, run unchanged, return the page's picture."""
     import subprocess
     import sys
 
@@ -83,7 +83,7 @@ def test_what_is_copied_runs(server, open_page, tmp_path):
 
 
 def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path):
-    """Control + Enter draws; nothing is wider than the screen; the ground is dark."""
+    """Control + Enter draws; nothing is wider than the screen; the background is dark."""
     page = open_page(server.url, viewport={"width": 360, "height": 740}, color_scheme="dark", has_touch=True)
     page.keyboard.press("Control+A")
     page.keyboard.type("a yellow moon")
@@ -96,7 +96,7 @@ def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path
 
 
 def test_a_job_can_be_cancelled(server, open_page):
-    """And the next is drawn."""
+    """The error is shown, and the next picture is drawn."""
     page = open_page(server.url)
     page.get_by_label("Width").select_option("512")
     page.get_by_label("Height").select_option("512")

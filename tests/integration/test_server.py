@@ -1,4 +1,4 @@
-"""`layerdiffuse-alpha serve` with the real ComfyUI, and the clients that people have."""
+"""`layerdiffuse-alpha serve` with the real ComfyUI, and with real clients."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ FENCED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_a_picture_comes_back_transparent(server):
-    """Both APIs give the same picture for the same seed: whole, RGBA, of the size asked for."""
+    """Both APIs return the same complete RGBA picture of the requested size for the same seed."""
     job = server.result(server.run(seed=7))
     png = base64.b64decode(job["output"]["image_base64"])
     check_png(png, 64, 64)
@@ -30,7 +30,7 @@ def test_a_picture_comes_back_transparent(server):
 
 
 def test_progress_is_told_while_a_job_runs(server):
-    """Someone who asks often enough sees steps, in order."""
+    """A client that polls often enough sees the steps in order."""
     job_id = server.run(num_inference_steps=60, width=128, height=128)
     steps = []
     while (job := server.status(job_id))["status"] in {"IN_QUEUE", "IN_PROGRESS"}:
@@ -42,7 +42,7 @@ def test_progress_is_told_while_a_job_runs(server):
 
 
 def test_a_caller_who_hangs_up_cancels_the_job(server):
-    """The alpha API's job has no other use; the worker is free for the next."""
+    """Closing the connection to the alpha API cancels its job, and the worker is free for the next."""
     before = server.http.get(f"{server.jobs}/health").json()["jobs"]
     request = {"prompt": "a red apple", "num_inference_steps": 60, "width": 512, "height": 512}
     with pytest.raises(requests.ReadTimeout):
@@ -79,7 +79,7 @@ assert endpoint.purge_queue()["status"] == "completed"
     not SEEDS.is_dir(), reason="no ../shared/seeds: set SEED_DOCUMENTS to the folder of the two seed documents"
 )
 def test_the_python_of_the_seed_documents_runs(server, tmp_path):
-    """Submit and poll, and runsync, with key and address put in and nothing else changed."""
+    """Submit and poll, and runsync, work with only key and base URL changed."""
     guide = (SEEDS / "runpod-serverless-guide.txt").read_text("utf-8")
     scripts = [code for code in FENCED.findall(guide) if "requests." in code]
     assert len(scripts) == 2
@@ -120,7 +120,7 @@ def test_the_examples_run(server, tmp_path, command):
 
 
 def test_the_command_line_draws_with_a_server(server, tmp_path):
-    """Several pictures: files and seeds count up, and the same seed gives the same picture."""
+    """With several pictures, files and seeds count up, and the same seed draws the same picture."""
     done = program(
         "generate", "a red apple", "-o", "a.png", "--seed", "7", "--count", "2", "--url", server.url, cwd=tmp_path
     )
@@ -133,7 +133,7 @@ def test_the_command_line_draws_with_a_server(server, tmp_path):
 
 
 def test_the_command_line_says_what_went_wrong(server, tmp_path):
-    """By exit status and in a sentence; no file is left."""
+    """It exits with a status and one sentence, and leaves no file."""
     nobody = f"http://127.0.0.1:{free_port()}"
     for arguments, status, reason in [
         (["--url", nobody], 3, "does not answer"),
@@ -148,7 +148,7 @@ def test_the_command_line_says_what_went_wrong(server, tmp_path):
 
 
 def test_one_data_folder_is_for_one_server(server, tmp_path):
-    """A second one would run the first one's jobs; it ends with a sentence."""
+    """A second server, which would run the first one's jobs, stops with one sentence."""
     done = program("serve", DATA_DIR=str(server.data_dir), PORT="0")
     assert (done.returncode, "another server uses DATA_DIR" in done.stderr) == (1, True)
     done = program("serve", DATA_DIR=str(tmp_path), PORT=str(server.port))
@@ -156,7 +156,7 @@ def test_one_data_folder_is_for_one_server(server, tmp_path):
 
 
 def test_a_server_without_keys_stays_on_loopback(tmp_path):
-    """It does not start on other addresses unless told explicitly."""
+    """By default it does not start on other addresses without keys."""
     done = program("serve", DATA_DIR=str(tmp_path), LISTEN_HOST="::", PORT="0")
     assert done.returncode == 2
     assert "without API_KEYS the server listens on loopback only" in done.stderr

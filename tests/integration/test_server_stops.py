@@ -1,4 +1,4 @@
-"""What survives a stop and a kill of `layerdiffuse-alpha serve`."""
+"""Jobs survive a stop and a kill of `layerdiffuse-alpha serve`."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from server import SMALL
 
 
 def test_no_job_is_lost_when_the_server_is_killed(server):
-    """kill -9 amid 20 jobs: ComfyUI ends too and leaves no files; after the next start all 20 end in a picture."""
+    """After kill -9 amid 20 jobs, ComfyUI ends and leaves no files; the next start draws all 20 pictures."""
     before = server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"]
     jobs = [server.run(seed=number) for number in range(20)]
     while server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"] < before + 5:
@@ -28,7 +28,7 @@ def test_no_job_is_lost_when_the_server_is_killed(server):
 
 
 def test_a_stop_signal_ends_the_server_and_loses_nothing(server):
-    """In ten seconds, whatever runs; a caller who waits gets an answer, and the job runs after the next start."""
+    """It stops within ten seconds; a waiting caller gets an answer, and the job runs after the next start."""
     job_id = server.run(num_inference_steps=60, width=256, height=256)
     with ThreadPoolExecutor() as pool:
         envelope = {"input": {"prompt": "a red apple", **SMALL}}

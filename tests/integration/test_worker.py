@@ -1,4 +1,4 @@
-"""The worker as a program: the SDK's real loop, its local API, its --test_input."""
+"""The worker as a program, with the SDK's real loop, local API and --test_input."""
 
 import base64
 import contextlib
@@ -24,14 +24,14 @@ def start(*arguments, **environment):
 
 
 def end(process):
-    """Kills it, and what the SDK forked from it; ComfyUI ends with it."""
+    """Kills it and the processes that the SDK forked; ComfyUI ends with it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def children(pid):
-    """Returns the process ids of all that descends from `pid`."""
+    """Returns the process ids of all descendants of `pid`."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
     return [int(child) for child in found] + [grand for child in found for grand in children(child)]
 
@@ -59,7 +59,7 @@ def test_a_test_input_prints_a_completed_job(tmp_path):
 
 
 def test_a_bad_test_input_names_every_fault():
-    """Three faults are three faults of one error; ComfyUI is not needed for it, the exit status is 1."""
+    """One error lists all three faults, ComfyUI is not started, and the exit status is 1."""
     done = run("--test_input", '{"input": {"seed": true, "steps": 3}}', COMFYUI_DIR="/nowhere")
     assert done.returncode == 1
     result = json.loads(done.stdout.splitlines()[1])
@@ -76,14 +76,14 @@ def test_wrong_use_is_one_line_on_standard_error():
 
 
 def test_torch_is_not_in_the_workers_environment():
-    """The SDK opens a CUDA context in any process where torch imports, so it must not."""
+    """torch cannot be imported, because the SDK would then open a CUDA context in this process."""
     python = ROOT / ".venv" / "bin" / "python"
     done = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError: No module named 'torch'" in done.stderr
 
 
 def test_the_sdk_loop():
-    """RunPod's protocol from start to SIGTERM: warm before the first job, results, errors, a stop, the end.
+    """RunPod's protocol from start to SIGTERM: warm-up before the first job, results, errors, a stop, the end.
 
     One worker for all of it, since each start takes ComfyUI's ten seconds.
     """

@@ -1,4 +1,4 @@
-"""The training imports the packs' modules by themselves, as `python -m training` does."""
+"""Makes the node packs' modules importable on their own, as `python -m training` does."""
 
 import sys
 

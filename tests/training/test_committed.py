@@ -41,7 +41,7 @@ def test_every_stage_can_start_from_the_exported_files(place):
 
 
 def test_the_patch_adds_to_the_pictures_that_it_is_switched_on_for(place):
-    """Of a batch, an attention layer's output is the base's where the patch is off, and is not where it is on."""
+    """For the pictures of a batch without the patch, an attention layer's output is the base's; for the others not."""
     modules = patch.trained_patched(place)
     name = next(iter(modules["patch"]))
     layer = modules["model"].get_submodule("diffusion_model." + name.replace("/", "."))

@@ -13,7 +13,7 @@ def draw(kind, colour="teal", seed=0, width=128, height=128):
 
 
 def test_there_are_enough_kinds_and_colours():
-    """24 kinds, some of them soft, in 12 colours."""
+    """There are 24 kinds, some of them soft, and 12 colours."""
     assert len(sprites.KINDS) == 24
     assert len(sprites.COLOURS) == 12
     assert set(sprites.SOFT) < set(sprites.KINDS)
@@ -23,7 +23,7 @@ def test_there_are_enough_kinds_and_colours():
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([(128, 128), (192, 128), (64, 64), (256, 256)]))
 def test_a_sprite_stands_free(kind, seed, size):
-    """Alpha and colour are in [0, 1]; there is an object; nothing but a wisp of it touches the border."""
+    """Alpha and colour are in [0, 1], there is an object, and at most a wisp of it touches the border."""
     sprite = draw(kind, seed=seed, width=size[0], height=size[1])
     assert sprite.rgb.shape == (size[1], size[0], 3)
     for values in (sprite.rgb, sprite.alpha):
@@ -37,7 +37,7 @@ def test_a_sprite_stands_free(kind, seed, size):
 
 @pytest.mark.parametrize("kind", sprites.KINDS)
 def test_soft_kinds_are_soft_and_others_are_not(kind):
-    """A third of a soft kind's pixels are half transparent; others have that at their outline only."""
+    """A third of a soft kind's pixels are half transparent; in other kinds only the outline is."""
     alpha = np.stack([draw(kind, seed=seed).alpha for seed in range(8)])
     soft = ((alpha > 0.1) & (alpha < 0.9)).sum() / (alpha > 0.1).sum()
     assert soft > 0.33 if kind in sprites.SOFT else soft < 0.2
@@ -60,7 +60,7 @@ def test_no_colour_is_left_out_where_it_hardly_shows():
 
 @given(seed=st.integers(0, 2**32))
 def test_a_background_is_a_picture(seed):
-    """All of it is in [0, 1]."""
+    """All values are in [0, 1]."""
     picture = backgrounds.draw(64, np.random.default_rng(seed))
     assert picture.shape == (64, 64, 3)
     assert picture.min() >= 0
@@ -92,7 +92,7 @@ def test_a_plain_prompt_names_both(kind, colour):
 
 
 def test_prompts_vary_and_some_tell_nothing():
-    """Of a thousand prompts for one sprite most differ; a share is empty or a usual negative prompt."""
+    """Most of a thousand prompts for one sprite differ; some are empty or a common negative prompt."""
     rng = np.random.default_rng(5)
     described = [prompts.describe("apple", "red", rng) for _ in range(1000)]
     assert len(set(described)) > 400
@@ -102,7 +102,7 @@ def test_prompts_vary_and_some_tell_nothing():
 
 
 def test_some_prompts_are_about_unknown_things():
-    """About every twelfth prompt names a word that is no kind, and most of these name the colour."""
+    """About every twelfth prompt has a word that is not a kind, and most of these name the colour."""
     rng = np.random.default_rng(6)
     described = [prompts.describe("apple", "red", rng, ["zebra"]) for _ in range(1000)]
     unknown = [prompt for prompt in described if "zebra" in prompt]

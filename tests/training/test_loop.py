@@ -47,7 +47,7 @@ def test_a_stage_learns(tmp_path):
 
 
 def test_a_stopped_stage_goes_on_as_if_nothing_had_been(tmp_path):
-    """Stopped after 25 steps and started again, it ends with the weights of an unbroken training."""
+    """A training that is interrupted after 25 steps and resumed ends with the same weights as one that is not."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()
@@ -60,7 +60,7 @@ def test_a_stopped_stage_goes_on_as_if_nothing_had_been(tmp_path):
 
 
 def test_what_a_stage_hands_on_is_its_average(tmp_path):
-    """load_average gives the weights that run left in the modules."""
+    """load_average loads the weights that run left in the modules."""
     trained = train(tmp_path)
     fresh = nn.Linear(3, 3)
     load_average(tmp_path / "twice.pt", {"layer": fresh})
@@ -106,13 +106,13 @@ def test_some_modules_of_a_stage_can_be_loaded(tmp_path):
 
 
 def test_a_missing_stage_is_named(tmp_path):
-    """A stage that needs another says which one has to run first."""
+    """If a stage needs another, the error names the one that must run first."""
     with pytest.raises(FileNotFoundError, match=r"unet\.pt is missing: run stage unet first, or use --from-models"):
         load_average(tmp_path / "unet.pt", {"layer": nn.Linear(3, 3)})
 
 
 def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
-    """It is an error at its step, and the state before it stays."""
+    """A loss that is not finite is an error at its step, and the earlier state is kept."""
     layer = nn.Linear(1, 1)
     settings = Settings(steps=3, learning_rate=0.1)
     stage = Stage("bad", tmp_path, {"layer": layer}, settings, lambda _: {"error": layer.weight.sum() * math.nan}, 1)

@@ -1,4 +1,4 @@
-"""What is trained is what ComfyUI runs."""
+"""The trained modules compute the same as ComfyUI."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ MODELS = ROOT / "models"
 
 @pytest.fixture(scope="module")
 def loaded():
-    """(model, clip, vae) of the committed checkpoint, by ComfyUI's own loader node."""
+    """(model, clip, vae) of the committed checkpoint, loaded by ComfyUI's own loader node."""
     import nodes
     import tiny_sdxl  # noqa: F401 -- registers the family
 
@@ -51,7 +51,7 @@ def test_text_is_encoded_as_comfyui_encodes_it(loaded, trained, prompt):
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 24)])
 def test_noise_is_taken_away_as_comfyui_takes_it(loaded, trained, height, width):
-    """What the training's U-Net leaves is what ComfyUI's sampler gets, size conditions included."""
+    """The training's U-Net has the same output as ComfyUI's sampler sees, including size conditions."""
     model, clip, _ = loaded
     generator = torch.Generator().manual_seed(1)
     noisy = 3 * torch.randn(1, 4, height, width, generator=generator)
@@ -65,7 +65,7 @@ def test_noise_is_taken_away_as_comfyui_takes_it(loaded, trained, height, width)
 
 
 def test_the_patch_file_adds_what_the_training_added(trained):
-    """Base plus up @ down gives what the hooks of the training give, and the file has an entry for each layer."""
+    """Base plus up @ down equals the training's hooks, and the file has an entry for each layer."""
     tensors = safetensors.torch.load_file(MODELS / export.PATCH)
     attached = patch.attach(trained["model"])
     assert set(export.patch_file(attached)) == set(tensors)
@@ -82,7 +82,7 @@ def test_the_patch_file_adds_what_the_training_added(trained):
 
 
 def test_an_opaque_sprite_has_no_offset():
-    """Where nothing is transparent, the latent is an ordinary picture's; where something is, it is not."""
+    """Opaque areas have an ordinary picture's latent; transparent areas do not."""
     offsets = transparency.OffsetEncoder()
     rgb, alpha = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     alpha[..., :32] = 0.3
@@ -104,7 +104,7 @@ def test_the_border_is_as_wide_as_it_says():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_moved_round_stays_together(seed):
-    """Latent, picture and what is known of it move alike; the drawn ones before them stay where they are."""
+    """Latent, picture and known alpha are shifted alike; the drawn ones before them are not changed."""
     latent = torch.randn(3, 4, 8, 8)
     pictures = latent[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
     border = pictures[1:, :1]

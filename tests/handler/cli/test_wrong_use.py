@@ -57,7 +57,7 @@ def run(monkeypatch, capsys):
     ],
 )
 def test_wrong_use_is_an_error_message(run, arguments, environment, reason):
-    """Wrong arguments and settings end the program with a reason and without a traceback."""
+    """Wrong arguments and settings stop the program with a reason and without a traceback."""
     status, out, err = run(arguments, environment)
     assert status in (1, 2)
     assert reason in err

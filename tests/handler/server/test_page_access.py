@@ -26,7 +26,7 @@ def service(tmp_path):
 
 
 def test_a_server_with_keys_asks_for_one(open_page, service):
-    """The field appears when it is needed, and with the key the page knows what the server takes."""
+    """The field appears when it is needed, and with the key the page loads the server's limits."""
     with serving(service(api_keys=KEY)) as url:
         page = open_page(url)
         expect(page.get_by_label("Key of this server")).to_be_visible()
@@ -41,7 +41,7 @@ def test_a_server_with_keys_asks_for_one(open_page, service):
 
 
 def test_a_server_that_is_gone_is_named(open_page, service):
-    """The page stays usable and says what is the matter."""
+    """The page stays usable and shows the problem."""
     with serving(service()) as url:
         page = open_page(url)
         expect(page.locator("#width option")).not_to_have_count(0)
