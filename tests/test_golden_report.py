@@ -37,7 +37,7 @@ def outcome(report, **changed):
     return report.Outcome(**{**known, **changed})
 
 
-def test_the_page_is_whole_and_needs_nothing_else(report):
+def test_the_page_is_self_contained(report):
     """It contains the pictures, has no links or scripts, and shows any prompt as text."""
     page = report.page([outcome(report)], "tiny")
     assert page.count('src="data:image/png;base64,') == 5
@@ -59,7 +59,7 @@ def test_what_differs_comes_first(report):
     [{"got": None}, {"expected": None}, {"got": png("red", (3, 3))}],
     ids=["job failed", "nothing stored", "other size"],
 )
-def test_missing_pictures_are_said_to_be_missing(report, changed):
+def test_missing_pictures_are_shown_as_missing(report, changed):
     """A failed job, a case without a stored picture and a picture of another size have a row, too."""
     row = report.row(outcome(report, same=False, **changed))
     assert "<i>none</i>" in row
@@ -74,7 +74,7 @@ def test_the_difference_shows_small_steps(report):
     assert report.difference(outcome(report, got=None)) is None
 
 
-def test_a_picture_without_alpha_is_refused():
+def test_a_picture_without_alpha_is_rejected():
     """An RGB picture is rejected, even if its colours are right."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2)).save(buffer, "PNG")

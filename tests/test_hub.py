@@ -74,7 +74,7 @@ def test_the_file_has_the_documented_shape(name, schema):
     assert [error.message for error in Draft202012Validator(schema).iter_errors(read(name))] == []
 
 
-def test_the_settings_of_the_hub_are_the_worker_s():
+def test_the_hub_lists_the_worker_s_settings():
     """Names, types, defaults and descriptions come from handler/settings.py (scripts/hub writes them)."""
     assert read("hub.json")["config"]["env"] == hub.entries()
 
@@ -86,7 +86,7 @@ def test_the_hub_s_tests_are_valid_requests():
         assert workflow.parse(test["input"]).values == test["input"]
 
 
-def test_the_hub_finds_a_handler_that_starts_ours():
+def test_the_hub_finds_a_handler():
     """The Hub requires a handler file and a Dockerfile."""
     assert "from handler.__main__ import main" in (ROOT / ".runpod" / "handler.py").read_text("utf-8")
     assert (ROOT / "Dockerfile").is_file()

@@ -35,7 +35,7 @@ def counted(alpha: np.ndarray) -> dict[str, float]:
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_statistics_are_what_a_count_says(frames, height, width, dtype, seed):
+def test_statistics_equal_a_plain_count(frames, height, width, dtype, seed):
     """Each picture of a batch has its own statistics, in any dtype, also with values beyond [0, 1]."""
     random = torch.Generator().manual_seed(seed)
     images = torch.rand(frames, height, width, 4, generator=random)
@@ -58,7 +58,7 @@ def test_statistics_are_what_a_count_says(frames, height, width, dtype, seed):
         (0.04, 0.04, {"border_transparent": 1.0, "under_half": 1.0, "minimum": 0.04, "maximum": 0.04}),
     ],
 )
-def test_a_frame_and_a_veil_are_told_apart(inside, border, expected):
+def test_a_frame_and_a_veil_differ(inside, border, expected):
     """The border is one pixel wide, and its corners count once: 252 of 64 x 64 pixels."""
     images = torch.full((1, 64, 64, 4), border)
     images[:, 1:-1, 1:-1, 3] = inside

@@ -302,7 +302,7 @@ def test_comfyui_counts_and_loads_the_layers(model, write, loaded_before):
     assert not any(isinstance(model.model.get_submodule(key), SharedAttention) for key in ATTENTIONS)
 
 
-def test_a_new_prompt_loads_nothing_again(model, write, monkeypatch):
+def test_a_new_prompt_reloads_nothing(model, write, monkeypatch):
     """A node that runs again with other conditionings reuses layers and version; another model makes new ones."""
     name = write(tiny_sd15.patch_tensors(model, 3))
     node = sd15.LayeredDiffusionJointApply()
@@ -324,7 +324,7 @@ def test_a_new_prompt_loads_nothing_again(model, write, monkeypatch):
     assert other.object_patches[ATTENTIONS[0]].sharing is not layers[0][0]
 
 
-def test_other_patches_of_the_attentions_stay_in_force(model, write):
+def test_other_patches_of_the_attentions_still_apply(model, write):
     """A low-rank patch of an attention's weight has the same effect under sharing as a changed weight."""
     inputs, options, _ = unet_inputs("two frames")
     name = write(tiny_sd15.patch_tensors(model, 2))
@@ -399,7 +399,7 @@ def test_prompts_of_other_lengths_are_repeated():
     assert overwrite(framed, [new], [1]) is framed
 
 
-def test_one_control_image_a_scene_or_one_for_all(model, write):
+def test_one_control_image_per_scene_or_one_for_all(model, write):
     """One image is used for all scenes, one per scene is used for each; any other number is an error."""
     name = write(tiny_sd15.patch_tensors(model, 2, True, encoder=tiny_sd15.NARROW_ENCODER))
     inputs, options, _ = unet_inputs("two frames")
@@ -422,7 +422,7 @@ def test_one_control_image_a_scene_or_one_for_all(model, write):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (128, 256)])
-def test_a_control_image_of_another_size_is_refused(model, write, height, width):
+def test_a_control_image_of_another_size_is_rejected(model, write, height, width):
     """A control image that does not fit the latent, even by a quarter turn, is an error that names both sizes."""
     name = write(tiny_sd15.patch_tensors(model, 2, True, encoder=tiny_sd15.NARROW_ENCODER))
     inputs, options, _ = unet_inputs("two frames")
@@ -431,7 +431,7 @@ def test_a_control_image_of_another_size_is_refused(model, write, height, width)
         unet(patched, inputs, options)
 
 
-def test_a_batch_that_is_no_multiple_is_refused(model, write):
+def test_a_batch_that_is_not_a_multiple_is_rejected(model, write):
     """A batch that is not a multiple of the frames is an error, also counted per prompt."""
     for frames, pictures, kinds in ((3, 4, [0]), (2, 3, [0, 1])):
         patched = sd15.apply_attention_sharing(model, write(tiny_sd15.patch_tensors(model, frames)), frames)
@@ -457,7 +457,7 @@ def test_a_batch_that_is_no_multiple_is_refused(model, write):
         ("control", r"with 2 frames with control: kwargs_encoder\.blocks_0\.0\.weight is missing"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(model, write, change, reason):
+def test_a_file_that_does_not_fit_is_rejected(model, write, change, reason):
     """A missing, unexpected or wrongly shaped tensor is an error that names it."""
     narrow = tiny_sd15.NARROW_ENCODER
     frames, has_control = 3 if change == "fewer frames" else 2, change == "no control"
@@ -475,7 +475,7 @@ def test_a_file_that_does_not_fit_is_refused(model, write, change, reason):
         sd15.apply_attention_sharing(model, write(tensors), 2, image)
 
 
-def test_what_cannot_be_patched_says_so(model, write, checkpoint):
+def test_models_that_cannot_be_patched_are_rejected(model, write, checkpoint):
     """A model of another family, an already patched one, and a prompt of another width are errors."""
     tensors = tiny_sd15.patch_tensors(model, 3)
     name = write(tensors)

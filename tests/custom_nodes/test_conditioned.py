@@ -87,7 +87,7 @@ def test_each_config_has_its_published_file(model, conditionings, node, config, 
 
 
 @pytest.mark.parametrize(("node", "names", "channels"), CASES)
-def test_the_model_gets_the_latents_it_was_given(model, conditionings, write_patch, node, names, channels):
+def test_the_model_gets_the_given_latents(model, conditionings, write_patch, node, names, channels):
     """The input convolution is widened, the conditioning has the scaled latents, and the inputs are unchanged."""
     base = weights_in_use(model)
     difference = write_patch(channels)
@@ -124,7 +124,7 @@ def test_sampling_sees_the_latents(model, conditionings, write_patch, node, name
 
 
 @pytest.mark.parametrize(("node", "names", "channels"), CASES)
-def test_the_patch_of_another_node_is_refused(model, conditionings, write_patch, node, names, channels):
+def test_the_patch_of_another_node_is_rejected(model, conditionings, write_patch, node, names, channels):
     """A patch for another number of input channels is an error here, not a crash in the sampler."""
     write_patch(20 - channels)
     with pytest.raises(PatchError, match=f"for {20 - channels} input channels, expected {channels}"):
@@ -138,7 +138,7 @@ def test_the_patch_of_another_node_is_refused(model, conditionings, write_patch,
         )
 
 
-def test_latents_that_do_not_go_together_are_refused(model, conditionings):
+def test_latents_that_do_not_match_are_rejected(model, conditionings):
     """Latents of different sizes, or with another family's channels, are an error."""
     node = nodes.LayeredDiffusionDiffApply()
     given = latents(["blended_latent"]) | latents(["latent"], size=(1, 4, 8, 16))

@@ -70,7 +70,7 @@ def test_widths_come_from_the_weights(decoder):
 
 
 @pytest.mark.parametrize("change", ["nothing there", "one missing", "one more", "one of another shape"])
-def test_other_weights_are_refused(decoder, change):
+def test_other_weights_are_rejected(decoder, change):
     """Weights that are not a complete transparent decoder are an error."""
     tensors = {} if change == "nothing there" else dict(decoder.state_dict())
     if change == "one missing":

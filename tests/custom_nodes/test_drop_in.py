@@ -56,7 +56,7 @@ def takes(kind, options, value):
 
 
 @pytest.mark.parametrize(("name", "links", "widgets", "outputs"), USES)
-def test_a_published_use_is_a_valid_one(name, links, widgets, outputs):
+def test_a_published_use_is_valid(name, links, widgets, outputs):
     """Links have the same names, widgets the same order and valid values, outputs the same types."""
     node = NODE_CLASS_MAPPINGS[name]
     inputs = node.INPUT_TYPES()
@@ -70,7 +70,7 @@ def test_a_published_use_is_a_valid_one(name, links, widgets, outputs):
     assert tuple(node.RETURN_TYPES) == outputs
 
 
-def test_every_node_has_a_name_to_show():
+def test_every_node_has_a_display_name():
     """Every node has a display name, and every display name a node."""
     assert NODE_CLASS_MAPPINGS.keys() == NODE_DISPLAY_NAME_MAPPINGS.keys()
     assert len(NODE_CLASS_MAPPINGS) == 9

@@ -68,7 +68,7 @@ def test_the_loaded_result_is_the_patched_model_rounded_once(merge, model, monke
     assert changed == 56
 
 
-def test_all_else_stays_byte_for_byte_and_the_metadata_says_what_was_merged(merge, tmp_path):
+def test_other_tensors_are_unchanged_and_the_metadata_names_the_patch(merge, tmp_path):
     """Unpatched tensors, their order and the metadata are the checkpoint's; one entry names both inputs."""
     checkpoint = tmp_path / "base.safetensors"
     save_file(load_file(CHECKPOINT), checkpoint, {"modelspec.title": "größe 林檎"})
@@ -165,7 +165,7 @@ def too_much_for_fp16(tensors):
         (too_much_for_fp16, "is not finite in F16 after merging"),
     ],
 )
-def test_a_patch_that_does_not_land_whole_is_refused(merge, tmp_path, capsys, change, reason):
+def test_a_patch_that_does_not_fit_completely_is_rejected(merge, tmp_path, capsys, change, reason):
     """A part that does not fit is an error that names it, and no file is left."""
     tensors = load_file(PATCH)
     change(tensors)
@@ -176,7 +176,7 @@ def test_a_patch_that_does_not_land_whole_is_refused(merge, tmp_path, capsys, ch
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.safetensors"]
 
 
-def test_a_weight_of_few_bits_is_refused(merge, tmp_path, capsys):
+def test_an_fp8_weight_is_rejected(merge, tmp_path, capsys):
     """An fp8 checkpoint is an error, because its rounding and scale are different."""
     key = next(iter(load_file(PATCH))).split("::")[0]
     tensors = load_file(CHECKPOINT)
@@ -201,7 +201,7 @@ def test_a_weight_of_few_bits_is_refused(merge, tmp_path, capsys):
         ({"patch": Path(__file__)}, "eader"),
     ],
 )
-def test_what_cannot_be_done_is_a_short_error(merge, tmp_path, capsys, arguments, reason):
+def test_an_invalid_request_is_a_short_error(merge, tmp_path, capsys, arguments, reason):
     """Wrong arguments, or files that are not weights, exit with 1 and one line, and nothing is written."""
     status, _ = merge(**arguments)
     assert status == 1
@@ -269,7 +269,7 @@ def test_a_write_that_fails_leaves_nothing(merge, script, monkeypatch, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_write_leaves_no_file_of_the_final_name(merge, tmp_path):
+def test_a_killed_write_leaves_no_output_file(merge, tmp_path):
     """SIGKILL with every byte written but not yet on disk leaves only the .part file; the next run replaces it."""
     pid = os.fork()
     if not pid:

@@ -55,7 +55,7 @@ def test_inputs_and_outputs_are_those_of_the_old_pack():
         assert outputs == node.RETURN_TYPES
 
 
-def test_decode_gives_colour_and_alpha_and_rgba_joins_them(pictures):
+def test_decode_returns_colour_and_alpha_and_rgba_joins_them(pictures):
     """LayeredDiffusionDecode returns (B, H, W, 3) and (B, H, W); the RGBA node returns the same four channels."""
     images, samples = pictures
     colour, alpha = nodes.LayeredDiffusionDecode().decode(samples, images, "SDXL", 16, TINY_DECODER)
@@ -68,7 +68,7 @@ def test_decode_gives_colour_and_alpha_and_rgba_joins_them(pictures):
     assert rgba.max() <= 1
 
 
-def test_sub_batches_give_what_one_batch_gives(pictures):
+def test_sub_batches_equal_one_batch(pictures):
     """The sub-batch size changes memory, not the picture."""
     images, samples = pictures
     node = nodes.LayeredDiffusionDecodeRGBA()
@@ -116,7 +116,7 @@ def test_the_decoder_follows_comfyuis_choice_of_dtype(pictures, monkeypatch, fla
         ((2, 64, 64, 3), (1, 4, 8, 8), r"expected \(2, 4, 8, 8\)"),
     ],
 )
-def test_sizes_that_do_not_go_together_are_refused(images, samples, reason):
+def test_sizes_that_do_not_match_are_rejected(images, samples, reason):
     """A size that the decoder does not support is an error before it runs."""
     with pytest.raises(ValueError, match=reason):
         nodes.LayeredDiffusionDecodeRGBA().decode(
@@ -124,7 +124,7 @@ def test_sizes_that_do_not_go_together_are_refused(images, samples, reason):
         )
 
 
-def test_models_of_another_family_are_refused(model):
+def test_models_of_another_family_are_rejected(model):
     """The error names the family that the config needs and the one it got."""
     sd15 = SimpleNamespace(model=SimpleNamespace(model_config=comfy.supported_models.SD15({})))
     with pytest.raises(ValueError, match="needs an SDXL model, got SD15"):
@@ -156,7 +156,7 @@ def test_output_node_sends_exact_pixels_and_reports_alpha(sent):
 
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize("disabled", [True, False])
-def test_output_node_writes_the_graph_only_when_asked_and_allowed(sent, monkeypatch, metadata, disabled):
+def test_output_node_writes_the_graph_only_if_requested_and_allowed(sent, monkeypatch, metadata, disabled):
     """With `metadata` and without `--disable-metadata`, the chunks are those of SaveImage; otherwise there are none."""
     monkeypatch.setattr(output.args, "disable_metadata", disabled)
     graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "ein grüner Apfel 🍏"}}}
@@ -188,7 +188,7 @@ def test_output_node_writes_what_saveimage_writes(sent, monkeypatch, tmp_path):
         assert np.array_equal(np.array(ours), np.array(theirs))
 
 
-def test_output_node_zeroes_hidden_colour_when_asked(sent):
+def test_output_node_zeroes_hidden_colour_if_requested(sent):
     """Colour under zero alpha is sent unchanged, or black with `zero_hidden_colour`."""
     rgba = torch.full((1, 64, 64, 4), 0.5)
     rgba[..., 3] = 0

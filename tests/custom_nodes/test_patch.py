@@ -28,7 +28,7 @@ def test_parse_groups_by_key_and_kind():
         (["a::diff::0", "a::diff::1"], "a::diff has indices [0, 1], expected [0]"),
     ],
 )
-def test_a_malformed_file_is_refused(names, reason):
+def test_a_malformed_file_is_rejected(names, reason):
     """The error names a malformed name or a missing index."""
     with pytest.raises(PatchError) as caught:
         patch.parse(dict.fromkeys(names, UP))
@@ -46,7 +46,7 @@ def test_a_malformed_file_is_refused(names, reason):
         {("bias", "diff"): [torch.ones(6)]},
     ],
 )
-def test_what_fits_is_accepted(entries):
+def test_a_fitting_patch_is_accepted(entries):
     """Low-rank factors of a matrix or convolution, and differences of the same or a larger shape, fit."""
     patch.check(entries, SHAPES)
     assert patch.to_comfy(entries)
@@ -67,7 +67,7 @@ def test_what_fits_is_accepted(entries):
         ({("bias", "diff"): [torch.ones(6, 1)]}, "does not fit"),
     ],
 )
-def test_what_does_not_fit_is_refused(entries, reason):
+def test_a_patch_that_does_not_fit_is_rejected(entries, reason):
     """ComfyUI would only log these and continue without them; here they are errors that name the key."""
     with pytest.raises(PatchError) as caught:
         patch.check(entries, SHAPES)
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_named(layer_model, contents):
         weights.load("half.safetensors")
 
 
-def test_a_file_without_tensors_is_refused(layer_model):
+def test_a_file_without_tensors_is_rejected(layer_model):
     """An empty patch is an error."""
     save_file({}, layer_model / "empty.safetensors")
     with pytest.raises(ValueError, match="has no tensors"):

@@ -90,7 +90,7 @@ def test_both_kinds_on_one_weight_add_up(model, layer_model):
     assert_weights(base, weights_in_use(patched), expected)
 
 
-def test_the_old_packs_tuples_would_be_caught(model, monkeypatch):
+def test_the_old_packs_tuples_would_be_detected(model, monkeypatch):
     """With patches in the old form, raw tuples, the weights do not change, and the assertion above fails."""
 
     def raw_tuples(entries):

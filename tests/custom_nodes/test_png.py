@@ -88,7 +88,7 @@ def test_every_pixel_survives(height, width, kind, channels_first, dtype, seed):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 1536), (1024, 1024), (1536, 1536)])
-def test_pictures_of_the_sizes_that_are_made_survive(size):
+def test_pictures_of_real_sizes_survive(size):
     """A photo-like and a fully transparent picture of the real sizes decode to the same pixels."""
     for rgba in (photograph(*size), torch.zeros(*size, 4)):
         assert np.array_equal(pixels_of(png.encode(rgba)), rounded(rgba))
@@ -120,12 +120,12 @@ def test_the_structure_is_strictly_a_png():
         image.verify()
 
 
-def test_isal_is_what_encodes_here():
+def test_isal_encodes_here():
     """This environment has `isal`, so the tests above ran the fast path."""
     assert png.isal_zlib is not None
 
 
-def test_without_isal_pillow_gives_the_same_pixels_and_text(without_isal):
+def test_without_isal_pillow_writes_the_same_pixels_and_text(without_isal):
     """Without `isal`, pixels and text chunks are the same."""
     assert without_isal.isal_zlib is None
     rgba, text = photograph(64, 192), {"prompt": "{}", "more": NON_ASCII}
@@ -153,7 +153,7 @@ def test_text_is_stored_before_the_pixels_as_pillow_stores_it(value):
     assert np.array_equal(pixels_of(encoded), rounded(rgba))
 
 
-def test_hidden_colour_becomes_black_only_where_the_rounded_alpha_is_zero():
+def test_hidden_colour_becomes_black_only_if_the_rounded_alpha_is_zero():
     """With the option, colour becomes black if alpha rounds to 0 and stays if it rounds to 1; otherwise it stays."""
     rgba = torch.full((64, 64, 4), 0.8)
     rgba[..., 3] = 1.0
@@ -165,7 +165,7 @@ def test_hidden_colour_becomes_black_only_where_the_rounded_alpha_is_zero():
     assert kept[2, 0].tolist() == [204, 204, 204, 1]
 
 
-def test_encoding_leaves_the_picture_as_it_was():
+def test_encoding_does_not_change_the_picture():
     """The caller's tensor, which ComfyUI caches, is not written to."""
     rgba = torch.rand(64, 64, 4)
     rgba[:32, :, 3] = 0
@@ -188,7 +188,7 @@ def test_statistics_are_of_each_picture(dtype):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("channel", [0, 3])
-def test_one_value_that_is_not_finite_is_found(bad, channel):
+def test_one_value_that_is_not_finite_is_an_error(bad, channel):
     """One NaN or infinity, in any picture and channel, is an error."""
     images = torch.rand(2, 64, 64, 4)
     images[1, 63, 62, channel] = bad

@@ -31,7 +31,7 @@ def upstream(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [(64, 64), (128, 64)])
-def test_the_decoder_equals_theirs(upstream, size):
+def test_the_decoder_equals_the_old_packs(upstream, size):
     """One view, and the vote of eight, equal those of the old pack's decoder to 1e-5 in fp32, with random weights."""
     pytest.importorskip("diffusers")
     models = upstream("models")
@@ -56,7 +56,7 @@ def test_the_decoder_equals_theirs(upstream, size):
         assert (views.decode(ours, pixels, latent, 8, at_once) - expected).abs().max() <= 1e-5
 
 
-def test_a_patch_file_is_read_as_theirs(upstream):
+def test_a_patch_file_is_read_like_the_old_pack(upstream):
     """Our parser finds the same keys, kinds and tensors in a patch file as the old pack's."""
     tensors = weights.load("tiny_transparent_attn.safetensors")
     theirs = upstream("utils").to_lora_patch_dict(tensors)

@@ -35,7 +35,7 @@ def shift_right(pixels, latent):
 
 @pytest.mark.parametrize("passes", [8, 4, 1])
 @pytest.mark.parametrize("size", [(64, 64), (64, 128)])
-def test_batches_of_views_give_what_single_views_give(passes, size):
+def test_batches_of_views_equal_single_views(passes, size):
     """For any number of views per batch, the result is equal and in [0, 1], and no batch exceeds the maximum."""
     torch.manual_seed(0)
     pixels, latent = torch.rand(2, 3, *size), torch.randn(2, 4, size[0] // 8, size[1] // 8)

@@ -36,7 +36,7 @@ def test_environment_variables_set_them(monkeypatch):
         ("ATTENTION", "sage"),
     ],
 )
-def test_a_wrong_value_is_refused(monkeypatch, name, value):
+def test_an_invalid_value_is_rejected(monkeypatch, name, value):
     """An invalid value stops the program when it starts."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=name.lower()):

@@ -29,7 +29,7 @@ def compiled(folder: Path) -> list[Path]:
     return list(environment.site_packages(folder).glob("__pycache__/demo.*.pyc"))
 
 
-def test_what_is_imported_is_compiled_once(folder: Path) -> None:
+def test_imported_modules_are_compiled_once(folder: Path) -> None:
     """The second run starts nothing; a run after another install compiles again."""
     assert compile_demo(folder) == "compiled"
     assert len(compiled(folder)) == 1
@@ -45,7 +45,7 @@ def test_uv_s_cache_is_not_written_to(folder: Path) -> None:
     assert list(Path(os.environ["UV_CACHE_DIR"]).rglob("*.pyc")) == []
 
 
-def test_a_changed_source_is_imported_anew(folder: Path) -> None:
+def test_a_changed_source_is_compiled_again(folder: Path) -> None:
     """Bytecode of an older source is not used."""
     compile_demo(folder)
     source = environment.site_packages(folder) / "demo.py"

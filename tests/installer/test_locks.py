@@ -46,7 +46,7 @@ def test_no_file_names_a_registry_or_a_machine_s_path(root: Path, path: str) -> 
 
 
 @pytest.mark.parametrize("name", ["handler", "comfyui"])
-def test_development_tools_fit_beside_each_environment(root: Path, name: str) -> None:
+def test_development_tools_fit_into_each_environment(root: Path, name: str) -> None:
     """If a development tool and an environment share a package, both pin the same version."""
     base, dev = pins(root, name), pins(root, "dev")
     assert {package: dev[package] for package in base.keys() & dev.keys()} == {

@@ -41,7 +41,7 @@ def test_a_link_that_points_elsewhere_is_repaired(source: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_real_thing_in_a_link_s_place_is_reported(source: Path, tmp_path: Path, kind: str) -> None:
+def test_a_file_in_place_of_a_link_is_reported(source: Path, tmp_path: Path, kind: str) -> None:
     """A folder or file in place of a link is an error that names it, and it is not changed."""
     place = tmp_path / "data/custom_nodes/pack"
     place.mkdir(parents=True) if kind == "folder" else place.parent.mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_a_real_thing_in_a_link_s_place_is_reported(source: Path, tmp_path: Path
     assert kept.read_text() == "mine"
 
 
-def test_the_link_of_a_removed_pack_goes(source: Path, tmp_path: Path) -> None:
+def test_the_link_of_a_removed_pack_is_removed(source: Path, tmp_path: Path) -> None:
     """The link of a removed pack is removed; other broken links are kept."""
     folder = tmp_path / "data/custom_nodes"
     nodes.link_packs(source, folder)
@@ -73,7 +73,7 @@ def test_an_enabled_pack_is_installed_at_its_commit(repository: Repository, tmp_
     assert names(folder) == ["Pack"]
 
 
-def test_a_disabled_pack_can_be_had_beside(repository: Repository, tmp_path: Path) -> None:
+def test_a_disabled_pack_can_be_installed_separately(repository: Repository, tmp_path: Path) -> None:
     """A disabled pack is checked out at its commit into a separate folder, without the enabled ones."""
     url, first, _ = repository
     enabled = GitNode("https://example.invalid/other", first, False)
@@ -84,7 +84,7 @@ def test_a_disabled_pack_can_be_had_beside(repository: Repository, tmp_path: Pat
 
 
 @pytest.mark.parametrize("own", ["main.py", "own.cfg"])
-def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: Path, own: str) -> None:
+def test_a_checkout_with_changes_is_reported(repository: Repository, tmp_path: Path, own: str) -> None:
     """A checkout that must change but has edits or untracked files is an error, and it is not changed."""
     folder = tmp_path / "custom_nodes"
     url, first, second = repository
@@ -95,7 +95,7 @@ def test_a_checkout_with_own_work_is_reported(repository: Repository, tmp_path: 
     assert (folder / "Pack" / own).read_text() == "mine"
 
 
-def test_a_folder_in_a_pack_s_place_is_reported(repository: Repository, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_pack_is_reported(repository: Repository, tmp_path: Path) -> None:
     """A folder that is not a checkout is an error that names it, and it is not changed."""
     (tmp_path / "custom_nodes/Pack").mkdir(parents=True)
     with pytest.raises(SetupError, match="Pack is not a git checkout"):

@@ -25,7 +25,7 @@ with locked(Path(sys.argv[1]), 1):
 """
 
 
-def test_a_second_setup_waits_and_gives_up_in_bounded_time(tmp_path: Path) -> None:
+def test_a_second_setup_waits_and_then_gives_up(tmp_path: Path) -> None:
     """While one setup holds the lock, another one does nothing and fails after its time limit."""
     expected = pytest.raises(SetupError, match=r"another setup still runs after 0\.3 s")
     with locked(tmp_path / "lock", 1), expected, locked(tmp_path / "lock", 0.3):

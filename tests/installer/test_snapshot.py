@@ -24,7 +24,7 @@ def document(**changes: object) -> dict[str, object]:
     return {**plain, **changes}
 
 
-def test_a_whole_snapshot_is_read() -> None:
+def test_a_valid_snapshot_is_read() -> None:
     """Commit, URL, name and the disabled flag are those in the file."""
     found = snapshot.parse(json.dumps(document()))
     assert found.comfyui == COMMIT
@@ -89,13 +89,13 @@ def test_a_wrong_value_is_named(changes: dict[str, object], named: str) -> None:
         "",
     ],
 )
-def test_only_plain_https_addresses_are_taken(url: str) -> None:
+def test_only_plain_https_urls_are_accepted(url: str) -> None:
     """A URL that git could read as an option, a command or a path outside the folder is rejected."""
     with pytest.raises(SetupError, match="must be an https address"):
         snapshot.parse(json.dumps(document(git_custom_nodes={url: {"hash": COMMIT, "disabled": False}})))
 
 
-def test_two_packs_of_one_name_are_refused() -> None:
+def test_two_packs_with_the_same_name_are_rejected() -> None:
     """Two URLs with the same folder name are an error that names both."""
     node = {"hash": COMMIT, "disabled": False}
     both = {"https://example.com/a/Pack": node, "https://example.com/b/pack.git": node}
@@ -112,7 +112,7 @@ def test_two_packs_of_one_name_are_refused() -> None:
         ('{"pips": {}, "pips": {}}', "pips appears twice"),
     ],
 )
-def test_text_that_is_no_snapshot_is_refused(text: str, named: str) -> None:
+def test_text_that_is_not_a_snapshot_is_rejected(text: str, named: str) -> None:
     """Invalid JSON, another top-level type and a duplicate key are errors."""
     with pytest.raises(SetupError, match=named):
         snapshot.parse(text)

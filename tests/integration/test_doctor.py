@@ -11,7 +11,7 @@ from handler.cli.checks import Finding, Severity, findings
 from handler.settings import Settings
 
 
-def test_doctor_finds_a_sound_installation_sound(tmp_path):
+def test_doctor_passes_on_a_working_installation(tmp_path):
     """It checks everything and draws a picture."""
     done = run("doctor", PORT="0", DATA_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout

@@ -73,7 +73,7 @@ def test_a_job_that_takes_too_long(comfyui, generator, handle, small):
     assert works(handle, small)
 
 
-def test_a_cancelled_job_is_taken_off(comfyui, handle, small):
+def test_a_cancelled_job_is_removed(comfyui, handle, small):
     """CancelledError, with which the SDK stops a job, interrupts the run and is raised again; then ComfyUI is idle."""
     pid = comfyui.pid
 

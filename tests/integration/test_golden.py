@@ -40,7 +40,7 @@ def test_the_stored_requests_cover_what_callers_do():
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_request_is_one_for_sdxl_too(settings, case):
+def test_a_request_is_valid_for_sdxl_too(settings, case):
     """In SDXL's sizes, the sdxl profile accepts each request."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     request = case.sized_for(8)
@@ -48,19 +48,19 @@ def test_a_request_is_one_for_sdxl_too(settings, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_request_gives_its_picture(handle, case):
+def test_a_request_draws_its_picture(handle, case):
     """Each request draws its stored picture again; scripts/golden shows the differences."""
     found = golden.differences(stored(case), draw(handle, case.request))
     assert all(difference.is_within(golden.TOLERANCE) for difference in found.values()), found
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"prompt": "an orange apple"}, {"guidance_scale": 4.5}])
-def test_another_request_gives_another_picture(handle, change):
+def test_another_request_draws_another_picture(handle, change):
     """A neighbouring seed, colour or guidance is outside the tolerance."""
     assert not golden.are_same(stored(RED_APPLE), draw(handle, RED_APPLE.request | change))
 
 
-def test_a_weaker_patch_gives_another_picture(variant):
+def test_a_weaker_patch_draws_another_picture(variant):
     """The patch at 95 % is outside the tolerance, although the picture looks right."""
     handle = variant(lambda graph, _: set_patch_weight(graph, 0.95))
     assert not golden.are_same(stored(RED_APPLE), draw(handle, RED_APPLE.request))

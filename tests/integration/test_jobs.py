@@ -21,7 +21,7 @@ def picture(reply):
     return base64.b64decode(reply["image_base64"])
 
 
-def test_a_job_gives_a_transparent_png(handle):
+def test_a_job_draws_a_transparent_png(handle):
     """The default job of the tiny profile: an RGBA PNG of 128x128 with transparent and opaque pixels."""
     reply = job(handle, {"prompt": "a red apple", "seed": 7})
     assert reply["status"] == "success"
@@ -51,7 +51,7 @@ def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):
     assert len({picture(reply) for reply in (first, other_seed, other_prompt, other_negative)}) == 4
 
 
-def test_the_identical_job_again_gets_a_full_reply(handle, small):
+def test_an_identical_job_gets_a_full_reply(handle, small):
     """The second time everything is in ComfyUI's cache, and picture and statistics are still sent."""
     first, again = job(handle, small | {"seed": 99}), job(handle, small | {"seed": 99})
     assert picture(first) == picture(again)
@@ -60,7 +60,7 @@ def test_the_identical_job_again_gets_a_full_reply(handle, small):
     assert "Sampler" not in cached["seconds"]
 
 
-def test_without_a_seed_one_is_drawn_and_reported(handle, small):
+def test_without_a_seed_a_random_one_is_used_and_reported(handle, small):
     """Absent and null seeds draw different pictures; the reported seed draws the same picture again."""
     del small["seed"]
     drawn = [job(handle, small), job(handle, small | {"seed": None})]
@@ -310,7 +310,7 @@ def test_the_patch_changes_the_picture(variant, handle, small):
     assert picture(unpatched) != picture(job(handle, small))
 
 
-def test_more_pictures_than_one_are_an_error(variant, small):
+def test_more_than_one_picture_is_an_error(variant, small):
     """If the graph produces two pictures, the job fails."""
 
     def change(graph, params):

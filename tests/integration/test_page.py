@@ -21,7 +21,7 @@ def colour_in_the_corner(page):
     return shot.getpixel((4, 4))
 
 
-def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path):
+def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     """Prompt, progress, backgrounds, alpha, download, copies, and recent pictures."""
     page = open_page(server.url, viewport={"width": 1200, "height": 900})
     page.get_by_label("Prompt", exact=True).fill("a green leaf")
@@ -63,7 +63,7 @@ def test_a_picture_is_drawn_looked_at_and_taken_away(server, open_page, tmp_path
     expect(page.locator("#last img")).to_have_count(0)
 
 
-def test_what_is_copied_runs(server, open_page, tmp_path):
+def test_the_copied_commands_run(server, open_page, tmp_path):
     """The page's Python and curl commands, run unchanged, return the page's picture."""
     import subprocess
     import sys

@@ -29,7 +29,7 @@ def test_a_picture_comes_back_transparent(server):
     assert server.http.get(answer.json()["url"]).content == png
 
 
-def test_progress_is_told_while_a_job_runs(server):
+def test_progress_is_reported_while_a_job_runs(server):
     """A client that polls often enough sees the steps in order."""
     job_id = server.run(num_inference_steps=60, width=128, height=128)
     steps = []
@@ -41,7 +41,7 @@ def test_progress_is_told_while_a_job_runs(server):
     assert steps == sorted(steps)
 
 
-def test_a_caller_who_hangs_up_cancels_the_job(server):
+def test_closing_the_connection_cancels_the_job(server):
     """Closing the connection to the alpha API cancels its job, and the worker is free for the next."""
     before = server.http.get(f"{server.jobs}/health").json()["jobs"]
     request = {"prompt": "a red apple", "num_inference_steps": 60, "width": 512, "height": 512}

@@ -22,7 +22,7 @@ def test_there_are_enough_kinds_and_colours():
 @pytest.mark.parametrize("kind", sprites.KINDS)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([(128, 128), (192, 128), (64, 64), (256, 256)]))
-def test_a_sprite_stands_free(kind, seed, size):
+def test_a_sprite_does_not_touch_the_border(kind, seed, size):
     """Alpha and colour are in [0, 1], there is an object, and at most a wisp of it touches the border."""
     sprite = draw(kind, seed=seed, width=size[0], height=size[1])
     assert sprite.rgb.shape == (size[1], size[0], 3)
@@ -43,13 +43,13 @@ def test_soft_kinds_are_soft_and_others_are_not(kind):
     assert soft > 0.33 if kind in sprites.SOFT else soft < 0.2
 
 
-def test_the_seed_decides_a_sprite():
+def test_the_seed_determines_a_sprite():
     """The same seed draws the same, another seed something else."""
     assert np.array_equal(draw("mug").rgb, draw("mug").rgb)
     assert not np.array_equal(draw("mug").alpha, draw("mug", seed=1).alpha)
 
 
-def test_no_colour_is_left_out_where_it_hardly_shows():
+def test_colour_is_exact_even_if_it_hardly_shows():
     """The straight colour of nearly transparent smoke is as exact as that of opaque pixels."""
     sprite = draw("smoke", "red")
     faint = (sprite.alpha > 0.01) & (sprite.alpha < 0.05)
@@ -67,7 +67,7 @@ def test_a_background_is_a_picture(seed):
     assert picture.max() <= 1
 
 
-def test_drawn_sets_are_kept_and_alike(tmp_path):
+def test_drawn_sets_are_cached_and_reproducible(tmp_path):
     """A set is drawn once, the same for the same seed, and each pair of kind and colour is in it equally often."""
     first = dataset.load_sprites(tmp_path, "a", 2 * len(PAIRS), 64, 64, seed=3)
     file = next(tmp_path.glob("a_*"))
@@ -91,7 +91,7 @@ def test_a_plain_prompt_names_both(kind, colour):
             assert any(word in prompt for word in (name, *prompts.SYNONYMS.get(name, ())))
 
 
-def test_prompts_vary_and_some_tell_nothing():
+def test_prompts_vary_and_some_are_empty():
     """Most of a thousand prompts for one sprite differ; some are empty or a common negative prompt."""
     rng = np.random.default_rng(5)
     described = [prompts.describe("apple", "red", rng) for _ in range(1000)]

@@ -46,7 +46,7 @@ def test_a_stage_learns(tmp_path):
     assert float(rows[-1].split(",")[2]) < 0.5 * float(rows[1].split(",")[2])
 
 
-def test_a_stopped_stage_goes_on_as_if_nothing_had_been(tmp_path):
+def test_an_interrupted_stage_resumes_exactly(tmp_path):
     """A training that is interrupted after 25 steps and resumed ends with the same weights as one that is not."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
@@ -59,7 +59,7 @@ def test_a_stopped_stage_goes_on_as_if_nothing_had_been(tmp_path):
         assert torch.equal(expected, got)
 
 
-def test_what_a_stage_hands_on_is_its_average(tmp_path):
+def test_a_stage_passes_on_its_average(tmp_path):
     """load_average loads the weights that run left in the modules."""
     trained = train(tmp_path)
     fresh = nn.Linear(3, 3)
@@ -111,7 +111,7 @@ def test_a_missing_stage_is_named(tmp_path):
         load_average(tmp_path / "unet.pt", {"layer": nn.Linear(3, 3)})
 
 
-def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
     """A loss that is not finite is an error at its step, and the earlier state is kept."""
     layer = nn.Linear(1, 1)
     settings = Settings(steps=3, learning_rate=0.1)

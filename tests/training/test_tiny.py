@@ -50,7 +50,7 @@ def test_text_is_encoded_as_comfyui_encodes_it(loaded, trained, prompt):
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 24)])
-def test_noise_is_taken_away_as_comfyui_takes_it(loaded, trained, height, width):
+def test_noise_is_removed_as_comfyui_removes_it(loaded, trained, height, width):
     """The training's U-Net has the same output as ComfyUI's sampler sees, including size conditions."""
     model, clip, _ = loaded
     generator = torch.Generator().manual_seed(1)
@@ -103,7 +103,7 @@ def test_the_border_is_as_wide_as_it_says():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_moved_round_stays_together(seed):
+def test_shifted_tensors_stay_aligned(seed):
     """Latent, picture and known alpha are shifted alike; the drawn ones before them are not changed."""
     latent = torch.randn(3, 4, 8, 8)
     pictures = latent[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)

@@ -33,7 +33,7 @@ def run(server, limit_s=10.0, on_progress=None):
 
 
 @pytest.mark.parametrize("name", ["success", "cached"])
-def test_a_run_gives_its_picture_and_is_forgotten(name):
+def test_a_run_returns_its_picture_and_leaves_the_history(name):
     """A run ends with its picture, and its entry in the history is removed."""
     with StandIn(transcript(name)) as server:
         finished = run(server)
@@ -44,7 +44,7 @@ def test_a_run_gives_its_picture_and_is_forgotten(name):
     assert server.requests == [("history", {"delete": [finished.prompt_id]})]
 
 
-def test_each_run_has_names_of_its_own():
+def test_each_run_has_its_own_ids():
     """prompt_id is a canonical uuid4 and new for each run, as is client_id."""
     with StandIn(transcript("success")) as server:
         run(server)
@@ -61,7 +61,7 @@ def test_a_node_error_is_the_runs_error():
 
 
 @pytest.mark.parametrize("fault", ["close", "mute", "lose end", "lose picture"])
-def test_what_the_websocket_loses_is_fetched_otherwise(fault):
+def test_lost_frames_are_recovered(fault):
     """If the socket drops, falls silent or loses frames, /history decides, and a lost picture is sent again."""
     with StandIn(transcript("success"), faults=[fault]) as server:
         if fault == "lose picture":
@@ -75,7 +75,7 @@ def test_what_the_websocket_loses_is_fetched_otherwise(fault):
     assert len(server.submissions) == (1 if fault == "lose end" else 2)
 
 
-def test_a_socket_that_breaks_every_time_ends_in_an_error():
+def test_a_socket_that_always_breaks_is_an_error():
     """After three runs without a picture, the client gives up within a bounded time."""
     with (
         StandIn(transcript("success"), faults=["close"] * 9) as server,
@@ -121,7 +121,7 @@ def test_a_server_that_is_gone_is_an_error():
         ("no_output", "Prompt has no outputs"),
     ],
 )
-def test_a_refused_graph_is_an_error_with_comfyuis_reason(name, reason):
+def test_a_rejected_graph_is_an_error_with_comfyuis_reason(name, reason):
     """HTTP 400, and 200 with node_errors, are WorkflowRejected with node, input and value."""
     with StandIn(transcript(name)) as server, pytest.raises(WorkflowRejected) as caught:
         run(server)
@@ -129,7 +129,7 @@ def test_a_refused_graph_is_an_error_with_comfyuis_reason(name, reason):
     assert [path for path, _ in server.requests] == ["queue", "interrupt", "history"]
 
 
-def test_a_deadline_ends_a_run_and_takes_it_off():
+def test_a_deadline_ends_a_run_and_removes_it():
     """After the deadline, the run is deleted from the queue and interrupted by its prompt_id."""
     before = time.monotonic()
     with StandIn(transcript("success"), faults=["mute"], knows=False, pending=True) as server:
@@ -143,7 +143,7 @@ def test_a_deadline_ends_a_run_and_takes_it_off():
     assert time.monotonic() - before < 5
 
 
-def test_a_cancellation_ends_a_run_at_once():
+def test_a_cancellation_ends_a_run_immediately():
     """If it is cancelled from another thread, the run ends long before its deadline."""
     deadline = Deadline(600)
     threading.Timer(0.2, deadline.cancel).start()
@@ -156,7 +156,7 @@ def test_a_cancellation_ends_a_run_at_once():
     assert time.monotonic() - before < 5
 
 
-def test_progress_is_handed_on():
+def test_progress_is_reported():
     """The callback sees the run after each frame."""
     seen = []
     with StandIn(transcript("success")) as server:

@@ -57,14 +57,14 @@ def test_without_a_driver_the_error_says_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize(("status", "words"), [("9", "Driver Not Loaded"), ("18", "version mismatch")])
-def test_a_driver_that_does_not_answer_gives_its_own_reason(nvidia_driver, status, words):
+def test_a_driver_that_does_not_answer_is_an_error_with_its_reason(nvidia_driver, status, words):
     """NVML's own words reach the reader."""
     reason = ask(nvidia_driver, NVML_INIT_STATUS=status)["reason"]
     assert reason.startswith("the NVIDIA driver does not answer: ")
     assert words in reason
 
 
-def test_memory_that_the_driver_keeps_to_itself_is_zero(nvidia_driver):
+def test_unknown_memory_is_zero(nvidia_driver):
     """A MIG partition refuses the whole card's memory (NVML_ERROR_NO_PERMISSION); everything else is known."""
     (found,) = ask(nvidia_driver, NVML_MEMORY_STATUS="4")["gpus"]
     assert found["memory_bytes"] == 0

@@ -49,7 +49,7 @@ def test_a_full_disk_is_an_error(installed, monkeypatch):
         installed("exit 0").client(Deadline(10))
 
 
-def test_an_end_while_starting_is_an_error_at_once(installed):
+def test_an_end_while_starting_is_an_immediate_error(installed):
     """If the child ends before it is ready, the error has its exit status and comes without waiting."""
     before = time.monotonic()
     with pytest.raises(ComfyUnavailable, match="ended while starting: exit status 3"):
@@ -57,7 +57,7 @@ def test_an_end_while_starting_is_an_error_at_once(installed):
     assert time.monotonic() - before < 10
 
 
-def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
+def test_a_start_that_never_ends_is_an_error_and_the_child_is_killed(installed):
     """After START_TIMEOUT_S the child is killed, and the error names the time."""
     process = installed("exec sleep 600", start_timeout_s=0.5)
     with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.5 s"):
@@ -66,7 +66,7 @@ def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
     assert process.pid is None
 
 
-def test_a_start_that_outlasts_the_jobs_is_given_up(installed):
+def test_a_start_longer_than_the_jobs_times_out(installed):
     """Jobs with short deadlines time out one by one; the start still ends at its own deadline."""
     process = installed("exec sleep 600", start_timeout_s=1.0)
     ends = []

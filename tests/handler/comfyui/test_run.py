@@ -33,7 +33,7 @@ def replay(name, keep=lambda frame: True):
 
 
 @pytest.mark.parametrize("name", ["success", "cached"])
-def test_a_recorded_success_gives_picture_and_report(name):
+def test_a_recorded_success_has_picture_and_report(name):
     """A run, cached or not, ends with one PNG of the reported size."""
     run = replay(name)
     assert run.finished
@@ -116,7 +116,7 @@ def test_a_picture_of_another_node_is_not_the_result():
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_another_number_of_pictures_than_one_is_an_error(count):
+def test_any_number_of_pictures_except_one_is_an_error(count):
     """A run with no picture, or with two, has no result."""
     run = replay("success")
     run.pngs = run.pngs * count
@@ -127,7 +127,7 @@ def test_another_number_of_pictures_than_one_is_an_error(count):
 @pytest.mark.parametrize(
     ("name", "error"), [("success", None), ("cached", None), ("node_error", NodeFailed), ("interrupted", JobCancelled)]
 )
-def test_history_tells_the_same_end(name, error):
+def test_history_has_the_same_outcome(name, error):
     """The entry in /history leads to the same outcome as the frames."""
     recorded = transcript(name)
     heard, read = replay(name), Run(recorded["prompt_id"], recorded["output_node"])
@@ -164,7 +164,7 @@ def test_any_bytes_are_a_picture_or_nothing(frame):
 
 
 @given(st.sampled_from(["executing", "executed", "progress", "execution_error", "execution_interrupted"]), st.data())
-def test_any_data_of_a_known_message_is_taken(kind, data):
+def test_any_data_of_a_known_message_is_accepted(kind, data):
     """Known messages with missing or unexpected members raise nothing; without a picture the run has no result."""
     members = st.dictionaries(
         st.sampled_from(["node", "output", "value", "max", "exception_type", "exception_message", "node_type"]),

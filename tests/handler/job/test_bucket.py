@@ -146,7 +146,7 @@ def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
         ("https://s3.example", "s3Config"),
     ],
 )
-def test_another_s3_config_is_refused(config, fault):
+def test_another_s3_config_is_rejected(config, fault):
     """Other URLs and shapes are rejected before anything is drawn, and the message repeats no value."""
     with pytest.raises(InvalidInput, match=fault) as caught:
         Buckets(Settings(bucket_allowed_endpoints="https://s3.example")).of_job(config)
@@ -196,7 +196,7 @@ def test_a_job_keeps_its_picture_when_the_bucket_is_gone(nowhere):
     assert base64.b64decode(reply["image_base64"]) == PNG
 
 
-def test_a_job_with_a_bad_bucket_is_refused(s3):
+def test_a_job_with_a_bad_bucket_is_rejected(s3):
     """A bucket that is not allowed is an invalid request."""
     reply = run(Buckets(settings(s3)), {"s3Config": {"bucketName": "pictures"}})
     assert reply["error"].startswith("invalid_input: s3Config")

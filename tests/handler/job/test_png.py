@@ -37,7 +37,7 @@ def test_a_whole_rgba_png_of_the_size_is_accepted(make_png):
         ({"depth": 16}, "bit depth 16"),
     ],
 )
-def test_another_picture_is_refused(make_png, arguments, reason):
+def test_another_picture_is_rejected(make_png, arguments, reason):
     """A PNG of another size or pixel format is rejected."""
     with pytest.raises(BadPicture, match=reason):
         check_png(make_png(**arguments), 64, 64)
@@ -118,7 +118,7 @@ def test_recompression_keeps_the_pixels(make_png):
     assert pixels(smaller) == pixels(png)
 
 
-def test_a_png_without_chunks_is_refused():
+def test_a_png_without_chunks_is_rejected():
     """A signature without chunks is rejected."""
     with pytest.raises(BadPicture, match="no chunks"):
         check_png(SIGNATURE, 64, 64)

@@ -231,7 +231,7 @@ def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
     assert [store.take().id, store.take().id] == ["a", "b"]
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+def test_a_file_of_something_else_is_rejected(tmp_path):
     """A file of another kind is neither used nor overwritten."""
     path = tmp_path / "jobs.sqlite3"
     path.write_bytes(b"not a database " * 100)
@@ -240,7 +240,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_a_file_of_another_version_is_refused(tmp_path):
+def test_a_file_of_another_version_is_rejected(tmp_path):
     """A job file of a newer version is an error."""
     path = tmp_path / "jobs.sqlite3"
     database = sqlite3.connect(path)

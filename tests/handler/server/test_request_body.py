@@ -21,7 +21,7 @@ from calls import JOBS, TXT2IMG, error
         (b'{"input": {"prompt": "x"}}', "", (415, "unsupported_media_type")),
     ],
 )
-def test_a_body_that_is_no_request_is_refused(client, path, content, content_type, expected):
+def test_a_body_that_is_no_request_is_rejected(client, path, content, content_type, expected):
     """It is not a JSON object, too large, nested too deep, or of a type that a form on another site could send."""
     answer = client.post(path, content=content, headers={"Content-Type": content_type})
     assert error(answer)[:2] == expected

@@ -110,7 +110,7 @@ def test_a_refusal_of_the_hub_mentions_the_token(fetch, hub, code):
 
 
 @pytest.mark.parametrize("token", ["hush\nX: y", "hush hush", "hüsh"])
-def test_a_token_that_does_not_fit_into_a_header_is_refused(monkeypatch, token):
+def test_a_token_that_does_not_fit_into_a_header_is_rejected(monkeypatch, token):
     """At the start, without showing it."""
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(ValueError, match="HF_TOKEN|hf_token") as caught:

@@ -149,7 +149,7 @@ def test_a_wrong_file_is_refused_with_the_reason(files, change, reason):
 
 
 @pytest.mark.parametrize("graph", [None, [], 3, {"1": None}, {"1": {"inputs": {}}}])
-def test_a_graph_of_another_form_is_refused(files, graph):
+def test_a_graph_of_another_form_is_rejected(files, graph):
     """JSON that is not a graph in API format is an error."""
     with pytest.raises(WorkflowInvalid, match="malformed"):
         build("txt2img_alpha", graph, files[1], "sdxl")
