@@ -67,19 +67,19 @@ async def file(service: ServiceOf, request: Request, filename: str) -> Response:
 
 
 async def _wait(dispatcher: Dispatcher, job_id: str, request: Request) -> JobRecord:
-    """Returns the job when it is over or the server stops.
+    """Returns the job when it has finished or the server stops.
 
     Raises:
         JobCancelled: the client disconnected, and the job was cancelled.
     """
-    over = asyncio.create_task(dispatcher.wait(job_id))
+    finished = asyncio.create_task(dispatcher.wait(job_id))
     disconnected = asyncio.create_task(_disconnect(request))
     try:
-        await asyncio.wait([over, disconnected], return_when=asyncio.FIRST_COMPLETED)
-        if over.done():
-            return over.result()
+        await asyncio.wait([finished, disconnected], return_when=asyncio.FIRST_COMPLETED)
+        if finished.done():
+            return finished.result()
     finally:
-        over.cancel()
+        finished.cancel()
         disconnected.cancel()
     await dispatcher.cancel(job_id)
     raise JobCancelled("client disconnected")

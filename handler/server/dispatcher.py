@@ -44,10 +44,10 @@ class Dispatcher:
         self._metrics = metrics
         self._requests: dict[str, Request] = {}  # of queued jobs, so that their input is checked only once
         self._running: RunningJob | None = None
-        self._running_lock = asyncio.Lock()  # a job is either queued or running for whoever has it
+        self._running_lock = asyncio.Lock()  # while it is held, a job is either queued or running
         self._queued = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._over: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
+        self._finished: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
         self._lost: set[str] = set()
 
     @contextlib.asynccontextmanager
@@ -58,7 +58,7 @@ class Dispatcher:
         """
         async with self._webhooks.running():
             loop = background.start(self._run_jobs())
-            timed_out = functools.partial(self._on_over, status=Status.TIMED_OUT)
+            timed_out = functools.partial(self._on_finished, status=Status.TIMED_OUT)
             cleanup = background.start(clean_up(self._store, self._pictures, self._settings, timed_out))
             try:
                 yield
@@ -74,8 +74,8 @@ class Dispatcher:
         """Starts no more jobs, and ends every `wait`."""
         self._stopping.set()
         self._queued.set()
-        for over in list(self._over.values()):
-            over.set()
+        for finished in list(self._finished.values()):
+            finished.set()
 
     @property
     def is_busy(self) -> bool:
@@ -98,7 +98,7 @@ class Dispatcher:
         try:
             await asyncio.to_thread(self._store.add, job_id, job, keep_s)
         except BaseException:
-            del self._requests[job_id]
+            self._requests.pop(job_id, None)
             raise
         self._metrics.accepted.inc()
         self._queued.set()
@@ -114,46 +114,46 @@ class Dispatcher:
         log.warning("job refused", extra={"job_id": job_id, "code": error.code})
         await asyncio.to_thread(self._store.add_failed, job_id, job, keep_s, error)
         self._metrics.accepted.inc()
-        self._on_over(job_id, Status.after(error))
+        self._on_finished(job_id, Status.after(error))
         return job_id
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> JobRecord:
-        """Returns the job when it is over, or as it is after `timeout_s` or when the server stops.
+        """Returns the job when it has finished, or as it is after `timeout_s` or when the server stops.
 
         Raises:
             NotFound: the id is unknown, or the result has expired.
-            StorageUnavailable: the job is over, but its result could not be stored.
+            StorageUnavailable: the job has finished, but its result could not be stored.
         """
-        over = self._over.setdefault(job_id, asyncio.Event())  # before reading, so that no end is missed
+        finished = self._finished.setdefault(job_id, asyncio.Event())  # before reading, so that none is missed
         record = await self._get(job_id)
         if record.status.is_final or self._stopping.is_set():
             return record
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), timeout_s)
+            await asyncio.wait_for(finished.wait(), timeout_s)
         return await self._get(job_id)
 
     async def cancel(self, job_id: str) -> JobRecord:
-        """Cancels a queued or running job, and returns it when that is on disk. A job that is over does not change.
+        """Cancels a queued or running job, and returns it when that is on disk. A finished job does not change.
 
         Raises:
             NotFound: the id is unknown, or the result has expired.
-            StorageUnavailable: that it is cancelled could not be stored.
+            StorageUnavailable: the cancellation could not be stored.
         """
         async with self._running_lock:
             running = self.running_job(job_id)
             if running is not None:
                 running.cancel()
             elif await asyncio.to_thread(self._store.cancel_queued, job_id):
-                self._on_over(job_id, Status.CANCELLED)
+                self._on_finished(job_id, Status.CANCELLED)
         if running is not None:
-            await running.over.wait()
+            await running.finished.wait()
         return await self._get(job_id)
 
     async def purge(self) -> int:
         """Cancels all queued jobs, and returns their number."""
         ids = await asyncio.to_thread(self._store.purge)
         for job_id in ids:
-            self._on_over(job_id, Status.CANCELLED)
+            self._on_finished(job_id, Status.CANCELLED)
         return len(ids)
 
     async def retry(self, job_id: str) -> None:
@@ -210,8 +210,8 @@ class Dispatcher:
             status, save = Status.COMPLETED, functools.partial(self._store.complete, running.id, outcome)
         await self._save(running.id, save)
         self._running = None
-        running.over.set()
-        self._on_over(running.id, status)
+        running.finished.set()
+        self._on_finished(running.id, status)
 
     async def _put_back(self, running: RunningJob) -> bool:
         """Returns whether the server is stopping and no caller cancelled the job; it is then queued again."""
@@ -225,7 +225,7 @@ class Dispatcher:
             else:
                 log.info("job queued for the next start", extra={"job_id": running.id})
             self._running = None
-            running.over.set()
+            running.finished.set()
             return True
 
     async def _save(self, job_id: str, save: Callable[[], None]) -> None:
@@ -241,9 +241,9 @@ class Dispatcher:
         self._lost.add(job_id)
         log.critical("result lost, the job runs again at the next start", extra={"job_id": job_id})
 
-    def _on_over(self, job_id: str, status: Status) -> None:
+    def _on_finished(self, job_id: str, status: Status) -> None:
         self._requests.pop(job_id, None)
         self._metrics.finished.labels(status.lower()).inc()
-        if over := self._over.pop(job_id, None):
-            over.set()
-        self._webhooks.job_over()
+        if finished := self._finished.pop(job_id, None):
+            finished.set()
+        self._webhooks.job_finished()

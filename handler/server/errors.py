@@ -19,7 +19,7 @@ from handler.errors import LayerdiffuseError
 
 
 class JobFailed(Exception):
-    """A job is over without a result, for the reason `error`: "code: message" of an error in handler.errors."""
+    """A job finished without a result, for the reason `error`: "code: message" of an error in handler.errors."""
 
     def __init__(self, error: str) -> None:
         super().__init__(error)

@@ -20,7 +20,7 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job is over."""
+        """Whether the job has finished."""
         return self not in {Status.IN_QUEUE, Status.IN_PROGRESS}
 
     @classmethod
@@ -41,9 +41,9 @@ class JobRequest:
     Attributes:
         input: the job's input, as it came.
         s3_config: the caller's bucket in RunPod's shape, as it came; None if there is none.
-        webhook: URL that the job is posted to when it is over.
+        webhook: URL that the finished job is posted to.
         execution_timeout_s: maximum time on the worker, if the caller limits it.
-        ttl_s: maximum time from now until the job is over.
+        ttl_s: maximum time from now until the job has finished.
         is_sent_as_base64: whether the reply carries the picture itself, which REPLY_LIMIT_BYTES limits.
     """
 
@@ -62,9 +62,9 @@ class JobRecord:
     Attributes:
         ends_s: when its time to live ends.
         started_s: when it was taken from the queue; None before that.
-        finished_s: when it was over; None before that.
+        finished_s: when it finished; None before that.
         outcome: the result of a completed job, else None.
-        error: "code: message" of a job that is over without a result, else None.
+        error: "code: message" of a job that finished without a result, else None.
     """
 
     id: str
@@ -84,7 +84,7 @@ class JobRecord:
 
     @property
     def execution_ms(self) -> int | None:
-        """Time on the worker, in ms; None until it is over."""
+        """Time on the worker, in ms; None until it has finished."""
         if self.started_s is None or self.finished_s is None:
             return None
         return max(0, round(1000 * (self.finished_s - self.started_s)))

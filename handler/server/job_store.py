@@ -20,9 +20,9 @@ UNFINISHED = (Status.IN_QUEUE, Status.IN_PROGRESS)
 
 
 class JobStore:
-    """All jobs that are queued, running, or over with a result that has not expired. Safe to use from several threads.
+    """All jobs that are queued, running, or finished with a result that has not expired.
 
-    Every method raises StorageUnavailable if SQLite fails.
+    Safe to use from several threads. Every method raises StorageUnavailable if SQLite fails.
     """
 
     def __init__(self, path: Path, queue_limit: int, now: Callable[[], float] = time.time) -> None:
@@ -78,12 +78,12 @@ class JobStore:
             return _record(row) if row else None
 
     def complete(self, job_id: str, outcome: Outcome) -> None:
-        """Stores the result of a job; one that is over does not change."""
+        """Stores the result of a job; a finished one does not change."""
         with self._transaction() as db:
             self._end(db, Status.COMPLETED, outcome.to_json(), "id = ? AND status IN (?, ?)", job_id, *UNFINISHED)
 
     def fail(self, job_id: str, error: GenerationError) -> None:
-        """Stores why a job has no result; one that is over does not change."""
+        """Stores why a job has no result; a finished one does not change."""
         with self._transaction() as db:
             self._fail(db, error, "id = ? AND status IN (?, ?)", job_id, *UNFINISHED)
 
@@ -153,14 +153,15 @@ class JobStore:
             return int(db.execute("SELECT count(*) FROM jobs WHERE retries > 0").fetchone()[0])
 
     def due_webhooks(self) -> list[JobRecord]:
-        """Returns the jobs that are over and have not been posted to their webhook."""
+        """Returns the finished jobs that have not been posted to their webhook."""
         with self._transaction() as db:
             return [_record(row) for row in db.execute("SELECT * FROM jobs WHERE webhook_due ORDER BY number")]
 
-    def webhook_done(self, job_id: str) -> None:
-        """Notes that the job was posted to its webhook, or that this was given up."""
+    def webhook_done(self, record: JobRecord) -> None:
+        """Notes that this result was posted to the job's webhook, or that this was given up."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET webhook_due = 0 WHERE id = ?", (job_id,))
+            values = (record.id, record.finished_s)
+            db.execute("UPDATE jobs SET webhook_due = 0 WHERE id = ? AND finished_s = ?", values)
 
     def expire(self, limit_bytes: int) -> list[str]:
         """Deletes expired results, and the oldest results while their total size exceeds `limit_bytes`.

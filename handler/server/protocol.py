@@ -40,7 +40,7 @@ class RunRequest(BaseModel):
 
     input: Any
     webhook: Annotated[AnyHttpUrl, Field(strict=False)] | None = Field(
-        None, description="receives the job when it is over; must respond with 200"
+        None, description="receives the finished job; must respond with 200"
     )
     policy: Policy = Field(Policy(), description="limits in ms")
     s3_config: Any = Field(

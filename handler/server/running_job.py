@@ -22,7 +22,7 @@ class RunningJob:
         id: the job's id.
         deadline: when it gives up.
         is_cancelled: whether a caller cancelled it.
-        over: set when it is no longer on the worker.
+        finished: set when it is no longer on the worker.
         progress: the sampler's last step; None before the first.
     """
 
@@ -31,7 +31,7 @@ class RunningJob:
         self.id = record.id
         self.deadline = deadline
         self.is_cancelled = False
-        self.over = asyncio.Event()
+        self.finished = asyncio.Event()
         self.progress: Progress | None = None
         self._record = record
         self._request = request

@@ -56,14 +56,14 @@ async def run(service: ServiceOf, request: RunRequestOf) -> Accepted:
 async def runsync(
     service: ServiceOf, request: RunRequestOf, wait: Annotated[int, Query(ge=1000, le=MAX_WAIT_MS)] = WAIT_MS
 ) -> JobStatus:
-    """Queues a job and responds when it is over, or after `wait` ms with its status; then its result is at /status."""
+    """Queues a job and responds when it has finished, or with its status after `wait` ms; ask /status then."""
     job_id = await _submit(service, request, RUNSYNC_KEEP_S, "sync-")
     return await _status(service, await service.dispatcher.wait(job_id, wait / 1000))
 
 
 @router.get("/status/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
 async def status(service: ServiceOf, job_id: str) -> JobStatus:
-    """A job's status, and its result when it is over. While it runs, `output` is its progress."""
+    """A job's status, and its result when it has finished. While it runs, `output` is its progress."""
     return await _status(service, await _find(service, job_id))
 
 
@@ -78,7 +78,7 @@ async def stream(service: ServiceOf, job_id: str) -> Stream:
 
 @router.post("/cancel/{job_id}", responses=error_docs(*GENERAL, NotFound))
 async def cancel(service: ServiceOf, job_id: str) -> Accepted:
-    """Cancels a queued or running job. A job that is over does not change; `status` says how it ended."""
+    """Cancels a queued or running job. A finished job does not change; `status` says how it ended."""
     record = await service.dispatcher.cancel(job_id)
     return Accepted(id=job_id, status=record.status)
 

@@ -1,4 +1,4 @@
-"""Posts jobs that are over to the webhooks that their callers named."""
+"""Posts finished jobs to the webhooks that their callers named."""
 
 import asyncio
 import contextlib
@@ -32,12 +32,12 @@ class Webhooks:
         self._store = store
         self._pictures = pictures
         self._reply_limit_bytes = reply_limit_bytes
-        self._job_over = asyncio.Event()
+        self._job_finished = asyncio.Event()
         self._posts: dict[str, asyncio.Task[None]] = {}
 
-    def job_over(self) -> None:
-        """Looks for due webhooks, because a job is over."""
-        self._job_over.set()
+    def job_finished(self) -> None:
+        """Looks for due webhooks, because a job has finished."""
+        self._job_finished.set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -53,7 +53,7 @@ class Webhooks:
 
     async def _post_due(self) -> None:
         while True:
-            self._job_over.clear()
+            self._job_finished.clear()
             try:
                 due = await asyncio.to_thread(self._store.due_webhooks)
             except StorageUnavailable as exc:
@@ -63,7 +63,7 @@ class Webhooks:
             for record in due:
                 if record.id not in self._posts:
                     self._posts[record.id] = background.start(self._post(record))
-            await self._job_over.wait()
+            await self._job_finished.wait()
 
     async def _post(self, record: JobRecord) -> None:
         """Posts the job until the webhook responds with 200; gives up after WEBHOOK_TRIES attempts."""
@@ -83,11 +83,12 @@ class Webhooks:
         except (httpx.HTTPError, httpx.InvalidURL, NotFound, GenerationError) as exc:
             log.warning("webhook failed", extra={"job_id": record.id, "reason": type(exc).__name__})
         try:
-            await asyncio.to_thread(self._store.webhook_done, record.id)
+            await asyncio.to_thread(self._store.webhook_done, record)
         except StorageUnavailable as exc:
             log.error("webhook may be sent again", extra={"job_id": record.id, "reason": exc.message})  # noqa: TRY400
         else:
             del self._posts[record.id]
+            self._job_finished.set()  # it may have been retried, and have another result by now
 
 
 async def _post_once(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None:

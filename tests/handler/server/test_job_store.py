@@ -214,7 +214,7 @@ def test_webhooks_stay_due_until_they_are_told(opened):
     store.purge()
     store = opened()
     assert [record.id for record in store.due_webhooks()] == ["a"]
-    store.webhook_done("a")
+    store.webhook_done(store.get("a"))
     assert store.due_webhooks() == []
 
 

@@ -64,3 +64,19 @@ def test_a_webhook_that_is_not_posted_yet_is_posted_after_a_restart(make, monkey
             assert time.monotonic() < end_s
             time.sleep(0.01)
         assert hook.received == [job, job]
+
+
+def test_a_job_that_is_retried_while_its_webhook_is_posted_is_posted_again(make, monkeypatch):
+    """The webhook gets the first result, then the second."""
+    monkeypatch.setattr(webhooks, "WEBHOOK_WAIT_S", 0.5)
+    client = make()
+    with Hook(500, 200) as hook:
+        job_id = submit(client, "fail once", webhook=f"http://{hook.address}/")
+        failed = when(client, job_id, "FAILED")
+        client.post(f"{JOBS}/retry/{job_id}")
+        completed = when(client, job_id, "COMPLETED")
+        end_s = time.monotonic() + 5
+        while len(hook.received) < 3:
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        assert hook.received == [failed, failed, completed]
