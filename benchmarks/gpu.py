@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times whole jobs through the worker, stage by stage, beside what the GPU could do at best.
+"""Times whole jobs through the worker, stage by stage, and compares with the GPU's theoretical minimum.
 
     .venv/bin/python benchmarks/gpu.py            # SDXL's shapes, 1024x1024, 20 steps: a CUDA machine
     .venv/bin/python benchmarks/gpu.py --tiny     # the same on the tiny model, to try the benchmark on a CPU
 
-Weights of SDXL's shapes are made where they are missing (random, 7.9 GB). The worker is warm; each
-job has a seed of its own, so that nothing comes from ComfyUI's cache. Medians over the jobs. Then
-the decoder alone, ours beside the old pack's way, by benchmarks/decode.py.
+If weights of SDXL's shapes are missing, random ones are made (7.9 GB). The worker is warm. Each job has its
+own seed, so that nothing comes from ComfyUI's cache. Values are medians over the jobs. Then
+benchmarks/decode.py compares the decoder alone with the old pack's.
 """
 
 import argparse

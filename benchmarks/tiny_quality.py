@@ -54,7 +54,7 @@ Rgba = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for: a prompt that names a kind and a colour, and the seed."""
+    """A request: a prompt that names a kind and a colour, and a seed."""
 
     prompt: str
     kind: str
@@ -102,7 +102,7 @@ def case(seed: int) -> Case:
 
 
 def draw(cases: list[Case], folder: Path, patched: bool, bars: Progress) -> list[Path]:
-    """Returns the pictures of the cases, drawn by a ComfyUI of their own where the folder lacks them."""
+    """Returns the pictures of the cases; draws those that the folder does not have, with its own ComfyUI."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(profile="tiny", device="cpu", log_level="ERROR")
     workflow = profiles.load(settings)
@@ -142,7 +142,7 @@ def sheet(cases: list[Case], pictures: list[Path]) -> Image.Image:
 
 
 def checkerboard() -> Image.Image:
-    """Returns what shows where a picture is transparent."""
+    """Returns a checkerboard, which shows through transparent areas."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] // 8
     return Image.fromarray(np.where((x + y) % 2, 205, 250).astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""Each suite runs in the environment of what it tests: nodes and training beside torch, everything else without it."""
+"""Each suite runs in the environment of what it tests: nodes and training with torch, everything else without it."""
 
 import subprocess
 from collections import Counter
@@ -18,7 +18,7 @@ collect_ignore = sorted(everything - WITH_TORCH if find_spec("torch") else WITH_
 
 SHARED = {"comfyui", "server"}  # fixtures of tests/integration that take ten seconds to start
 
-settings.register_profile("unhurried", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.register_profile("unhurried", deadline=None)  # an example's time means nothing on a busy machine
 settings.load_profile("unhurried")
 
 

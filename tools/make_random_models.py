@@ -55,7 +55,7 @@ OUTPUT_GAINS = [1.5, 0.5, 0.5, 0.5]  # bring most of the alpha and colour of ran
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--comfyui", type=Path, default=ROOT / ".comfyui" / "app", help="ComfyUI tree")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", help="where to write")
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder to write to")
     options = parser.parse_args()
     record = options.models / "random_sdxl.json"
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

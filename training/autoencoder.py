@@ -13,14 +13,14 @@ from training.place import Place
 SETTINGS = Settings(steps=2800, learning_rate=6e-4, average=0.998)
 BATCH = 16
 CROP = 64
-GREY_SHARE = 0.35  # pictures that will stand for transparent sprites
+GREY_SHARE = 0.35  # pictures that represent transparent sprites
 NOISE = 0.08  # of the latent, so that what a sampler leaves over does not show
 GRADIENT_WEIGHT = 1.0
 STATISTICS_WEIGHT = 0.2
 
 
 def train(place: Place) -> None:
-    """Trains the autoencoder; `autoencoder.pt` holds it."""
+    """Trains the autoencoder and saves it in `autoencoder.pt`."""
     module = tiny.autoencoder().to(place.device, memory_format=torch.channels_last)
     sprites, backgrounds = place.sprites(), place.backgrounds()
 

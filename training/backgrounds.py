@@ -1,4 +1,4 @@
-"""Opaque backgrounds: plain, graded, patterned, and simple scenes, in colours of their own."""
+"""Opaque backgrounds: plain, graded, patterned, and simple scenes, with their own colours."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The weights in `models/`, as what each stage starts from."""
+"""The weights in `models/`, as the start of each stage."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def base(models: Path) -> tuple[dict[str, nn.Module], nn.ModuleDict]:
     modules: dict[str, nn.Module] = {"model": tiny.base_model(), "text": tiny.text_encoders()}
     modules["model"].diffusion_model.load_state_dict(part(tensors, "model.diffusion_model."))
     text = modules["model"].model_config.process_clip_state_dict(tensors)
-    # The file has CLIP's position_ids, which are no weights, and lacks a projection that nothing uses.
+    # The file has CLIP's position_ids, which are not weights, and lacks a projection that nothing uses.
     modules["text"].load_state_dict(text, strict=False)
     low_rank = patch.attach(modules["model"])
     saved = read(models / export.PATCH)

@@ -15,7 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-GREY = 0.5  # what shows through a transparent sprite in the pictures that stand for it
+GREY = 0.5  # the colour behind a transparent sprite in the opaque pictures that represent it
 BACKGROUND_SIZE = 272
 CHUNK = 64
 
@@ -45,9 +45,9 @@ class Sprites:
 def load_sprites(
     folder: Path, name: str, count: int, width: int, height: int, seed: int, margin: float = 0.0
 ) -> Sprites:
-    """Returns the sprites of this name, drawing them first where the folder lacks them.
+    """Returns the sprites of this name; draws them first if the folder does not have them.
 
-    Kinds and colours take turns, so that each pair is there equally often.
+    Kinds and colours alternate, so that each pair occurs equally often.
     """
     path = folder / f"{name}_{width}x{height}_{count}_{seed}_{margin}.npy"
     pairs = np.arange(count) % (len(sprites.KINDS) * len(sprites.COLOURS))
@@ -78,7 +78,7 @@ def over_background(rgb: Floats, alpha: Floats, pool: Bytes, rng: np.random.Gene
 
 
 def over_grey(rgb: Floats, alpha: Floats) -> Floats:
-    """Returns the opaque pictures that stand for transparent sprites: whatever is not there is grey."""
+    """Returns the opaque pictures that represent transparent sprites: transparent areas are grey."""
     return rgb * alpha + GREY * (1 - alpha)
 
 

@@ -1,8 +1,8 @@
-"""Stage d: the transparent decoder again, now on latents as the U-Net leaves them.
+"""Stage d: the transparent decoder again, now on the U-Net's output.
 
-Of latents that were drawn, alpha is known everywhere. Of latents that the real sampler made, it is
-known where it matters most: one everywhere without the patch, and zero along the border with it.
-Guidance moves the level of what is not there, and only these show by how much.
+For latents of drawn sprites, alpha is known everywhere. For latents that the real sampler made, it is
+known at the most important places: one everywhere without the patch, and zero along the border with it.
+Guidance shifts the level of transparent areas, and only these latents show by how much.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ from training.unet import trained_base
 SETTINGS = Settings(steps=1000, learning_rate=1e-3, average=0.98)
 TRANSPARENT, OPAQUE = 6, 1
 SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
-SIGMAS = (0.03, 0.8)  # noise that the U-Net takes away again, leaving the faults it is known by
+SIGMAS = (0.03, 0.8)  # noise that the U-Net removes again, leaving its typical errors
 BORDER = 6  # pixels
 
 
 def train(place: Place) -> None:
-    """Trains the decoder; `decoder.pt` holds it."""
+    """Trains the decoder and saves it in `decoder.pt`."""
     _, decoder = trained(place)
     decoder = decoder.requires_grad_(True).to(memory_format=torch.channels_last)
     autoencoder = trained_autoencoder(place)
@@ -55,7 +55,7 @@ def train(place: Place) -> None:
             rgb = torch.cat((rgb, whole.clamp(0, 1), torch.zeros_like(pictures[-len(made) :])))
             alpha = torch.cat((alpha, torch.ones_like(whole[:, :1]), torch.zeros_like(border)))
             known = torch.cat((torch.ones_like(alpha[: -len(made)]), border))
-        weight = alpha.clamp(min=0.01).sqrt()  # more than it shows: of smoke little shows, and it has a colour too
+        weight = alpha.clamp(min=0.01).sqrt()  # more than its alpha: smoke has little alpha, but it has a colour, too
         return decoder_losses(decoder, pictures, latent, rgb, alpha, known, weight, place)
 
     Stage("decoder", place.state, {"decoder": decoder}, place.settings(SETTINGS), loss, place.seed).run()
@@ -64,9 +64,9 @@ def train(place: Place) -> None:
 def rolled(
     latent: torch.Tensor, pictures: torch.Tensor, border: torch.Tensor, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns them with the last ones, those of `border`, moved round by as much as falls to them.
+    """Returns the tensors with the last ones, those of `border`, shifted cyclically by random amounts.
 
-    Otherwise the decoder would learn that a picture's edge is transparent, and not what is.
+    Otherwise the decoder would learn that the edge of a picture is transparent, instead of what transparency is.
     """
     count = len(border)
     down, right = (int(rng.integers(side)) for side in latent.shape[2:])
@@ -87,7 +87,7 @@ def border_of(latents: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 
 
 def left_over(modules: dict[str, nn.Module], batch: Batch, rng: np.random.Generator) -> torch.Tensor:
-    """Returns the latents after noise was added and taken away by the U-Net in one step."""
+    """Returns the latents after noise was added and removed by the U-Net in one step."""
     low, high = np.log(SIGMAS)
     sigmas = torch.from_numpy(np.exp(rng.uniform(low, high, len(batch.index))).astype(np.float32))
     sigmas = sigmas.to(batch.latents.device)

@@ -1,6 +1,6 @@
 """Judges drawn pictures: a small classifier names the kind, and the decoder is measured on held-out sprites.
 
-`python -m training judge --pictures FOLDER` prints one line of JSON; benchmarks/tiny_quality.py asks for it.
+`python -m training judge --pictures FOLDER` prints one line of JSON, for benchmarks/tiny_quality.py.
 """
 
 import json
@@ -39,7 +39,7 @@ class Classifier(nn.Sequential):
 
 
 def judge(place: Place, pictures: list[Path]) -> str:
-    """Returns what is found, as JSON: the kind of each picture, and the accuracies that this rests on."""
+    """Returns the results as JSON: the kind of each picture, and the accuracies of the judge."""
     classifier = trained_classifier(place)
     held_out = place.held_out()
     rgb, alpha = held_out.floats(np.arange(len(held_out)))
@@ -58,7 +58,7 @@ def judge(place: Place, pictures: list[Path]) -> str:
 
 
 def trained_classifier(place: Place) -> Classifier:
-    """Returns a classifier that has learned from drawings which nothing else learns from."""
+    """Returns a classifier that was trained on drawings that nothing else learns from."""
     classifier = Classifier().to(place.device)
     drawn = dataset.load_sprites(place.state / "drawn", "judge", DRAWINGS, width=128, height=128, seed=place.seed + 2)
     backgrounds = place.backgrounds()

@@ -1,4 +1,4 @@
-"""Latents of all drawn pictures, with the prompts that describe them: what the U-Net learns from."""
+"""Latents of all drawn pictures, with prompts that describe them. The U-Net learns from these."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Batch:
     """A batch of one size.
 
     Attributes:
-        latents: as the U-Net takes them, float32 [batch, 4, height / 8, width / 8].
+        latents: scaled for the U-Net, float32 [batch, 4, height / 8, width / 8].
         tokens: of CLIP L and CLIP G, int64 [2, batch, 77].
-        sprites, index: what the latents are of.
+        sprites, index: the sprites that the latents show.
     """
 
     latents: torch.Tensor
@@ -46,7 +46,7 @@ class Latents:
     """The latents of the sprites of all sizes.
 
     Args:
-        name: of what `encode` makes, in the folder of what is kept.
+        name: name of the cached result of `encode`.
         encode: latents of straight colour [n, height, width, 3] and alpha [n, height, width, 1].
         share: of the usual number of sprites.
         margin: around the sprites, see sprites.draw.
@@ -65,11 +65,11 @@ class Latents:
 
     @staticmethod
     def choose_size(rng: np.random.Generator) -> int:
-        """Returns an index into SIZES, as often as it says there."""
+        """Returns an index into SIZES, with the frequencies given there."""
         return int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
 
     def draw(self, count: int, rng: np.random.Generator, size: int = 0) -> Batch:
-        """Returns a random batch; larger pictures come in smaller batches, so that all take as long.
+        """Returns a random batch; larger pictures come in smaller batches, so that all take the same time.
 
         Args:
             count: number of pictures in a batch of the first of SIZES.
@@ -120,7 +120,7 @@ def _tokens(place: Place) -> dataset.Indices:
 
 
 def unknown_words(tokenizer: SDXLTokenizer) -> list[str]:
-    """Returns the words of CLIP's vocabulary that no prompt of the training uses otherwise."""
+    """Returns the words of CLIP's vocabulary that no other prompt of the training uses."""
     vocabulary = tokenizer.clip_l.tokenizer.get_vocab()
     words = {token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")}
     return sorted(word for word in words - prompts.known_words() if word.isascii() and word.isalpha() and len(word) > 2)

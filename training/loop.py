@@ -30,7 +30,7 @@ class Settings:
         steps: number of batches.
         learning_rate: the maximum. It rises over the first WARM_UP steps, stays, and falls to zero as half a
             cosine over the last DECAY_SHARE of the steps. So `steps` may be changed until the fall begins.
-        average: decay of the running average of the weights, which is what a stage hands on.
+        average: decay of the running average of the weights, which a stage passes on.
         weight_decay: AdamW's.
     """
 
@@ -47,7 +47,7 @@ class Stage:
 
     Args:
         modules: what is trained and saved, by name.
-        loss: the losses of a batch by name, drawn from the generator it is given; their sum is what falls.
+        loss: returns the losses of a batch by name; the generator draws the batch. Their sum is minimised.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Stage:
             group["lr"] = self._settings.learning_rate * self._pace()
         rng = np.random.default_rng([self._seed, self._step])
         torch.manual_seed(int(rng.integers(2**62)))
-        # On a CPU the gradients of PyTorch 2.10's flash attention take longer than all else: 0.31 s a step, 0.21 s so.
+        # On a CPU the gradients of PyTorch 2.10's flash attention are slow: 0.31 s a step with it, 0.21 s without.
         with sdpa_kernel([SDPBackend.MATH]):
             losses = self._loss(rng)
             total = torch.stack(list(losses.values())).sum()

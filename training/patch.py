@@ -19,7 +19,7 @@ PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class LowRank(nn.Module):
-    """What a patch adds to one linear layer: up @ down."""
+    """The difference that a patch adds to one linear layer: up @ down."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class LowRank(nn.Module):
 
 
 def attach(model: nn.Module) -> nn.ModuleDict:
-    """Returns a fresh patch of the attention of `model.diffusion_model`, at work in it from now on.
+    """Returns a new patch of the attention of `model.diffusion_model`, already attached to it.
 
-    Its keys are those of the layers, with `/` for the dots that a ModuleDict does not take.
+    Its keys are those of the layers, with `/` instead of dots, which a ModuleDict does not accept.
     """
     patch = nn.ModuleDict()
     for name, layer in model.diffusion_model.named_modules():
@@ -57,7 +57,7 @@ def switch(patch: nn.ModuleDict, on: torch.Tensor) -> None:
 
 
 def trained_patched(place: Place) -> dict[str, nn.Module]:
-    """Returns the frozen base with the trained patch at work in it, the patch itself as `patch`."""
+    """Returns the frozen base with the trained patch attached, and the patch itself as `patch`."""
     modules = trained_base(place)
     patch = attach(modules["model"])
     load_average(place.state / "diffusion.pt", {"patch": patch})
@@ -65,7 +65,7 @@ def trained_patched(place: Place) -> dict[str, nn.Module]:
 
 
 def latents(place: Place) -> Latents:
-    """Returns the latents of all sprites, with the offset that carries their transparency."""
+    """Returns the latents of all sprites, with the offset that encodes their transparency."""
     autoencoder = trained_autoencoder(place)
     offsets, _ = trained(place)
 

@@ -1,4 +1,4 @@
-"""Where a training runs: its device, its folders, its seed."""
+"""Device, folders and seed of a training."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ BACKGROUNDS = 2000
 
 @dataclass(frozen=True)
 class Place:
-    """What all stages share.
+    """Settings that all stages share.
 
     Attributes:
-        device: where the modules are.
-        state: folder of the states and logs of the stages; what was drawn is below it.
+        device: device of the modules.
+        state: folder of the states and logs of the stages, and of drawn pictures.
         seed: of everything that is drawn, initialised or sampled.
         steps: number of steps of each stage, instead of its own.
     """

@@ -1,4 +1,4 @@
-"""Prompts for a sprite: several phrasings, in English and a little Japanese, often with words beside the point."""
+"""Prompts for a sprite: several phrasings, in English and a little Japanese, often with irrelevant words."""
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ def circle(x: Field, y: Field, centre: Point, radius: float) -> Field:
 
 
 def ellipse(x: Field, y: Field, centre: Point, radii: Point) -> Field:
-    """First-order distance: exact on the outline, which is where it is read."""
+    """First-order distance: exact on the outline, the only place that matters."""
     u, v = (x - centre[0]) / radii[0], (y - centre[1]) / radii[1]
     k = np.hypot(u, v)
     gradient = np.hypot(u / radii[0], v / radii[1])
@@ -32,7 +32,7 @@ def box(x: Field, y: Field, centre: Point, half: Point, rounding: float = 0.0) -
 
 
 def segment(x: Field, y: Field, start: Point, end: Point, radius: float) -> Field:
-    """A line from start to end, as thick as two radii, with round ends."""
+    """A line from start to end with round ends; its width is twice the radius."""
     px, py = x - start[0], y - start[1]
     ex, ey = end[0] - start[0], end[1] - start[1]
     along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)

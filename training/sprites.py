@@ -41,7 +41,7 @@ class Sprite:
     """A drawn thing.
 
     Attributes:
-        rgb: colour, float32 [height, width, 3] in [0, 1], straight; meaningless where alpha is 0.
+        rgb: colour, float32 [height, width, 3] in [0, 1], straight; meaningless if alpha is 0.
         alpha: float32 [height, width] in [0, 1].
     """
 
@@ -53,7 +53,7 @@ class Canvas:
     """Layers of colour, each over the last, in the sprite's own coordinates.
 
     Attributes:
-        x, y: where each pixel is in the sprite: the sprite itself lies within [-1, 1].
+        x, y: position of each pixel in the sprite, which is within [-1, 1].
         rng: the sprite's source of variation.
     """
 
@@ -67,18 +67,18 @@ class Canvas:
         self._alpha = np.zeros_like(x)
 
     def vary(self, value: float, share: float = 0.12) -> float:
-        """Returns `value`, up to `share` of it more or less."""
+        """Returns `value`, varied by up to `share` of it."""
         return value * float(self.rng.uniform(1 - share, 1 + share))
 
     def paint(self, field: Field, colour: Colour, opacity: Field | float = 1.0, depth: float = 0.35) -> None:
-        """Lays `colour`, shaded by its distance from the outline, over what is there."""
+        """Draws `colour`, shaded by the distance from the outline, over the earlier layers."""
         coverage = np.clip(0.5 - field / self._pixel, 0, 1)
         round_off = np.clip(1 + field / depth, 0, 1) ** 2  # 1 at the outline, 0 at `depth` inside
         shade = 1 + self._light * (-0.5 * self.x - 0.8 * self.y) - 0.13 * round_off
         self.cover(coverage * opacity, colour * shade[..., None])
 
     def cover(self, alpha: Field, rgb: npt.NDArray[np.float32]) -> None:
-        """Lays a layer with this straight colour and alpha over what is there."""
+        """Draws a layer with this straight colour and alpha over the earlier layers."""
         rgb = np.clip(rgb, 0, 1)
         alpha = np.clip(alpha, 0, 1)
         below = self._alpha * (1 - alpha)
@@ -88,7 +88,7 @@ class Canvas:
         self._alpha = total
 
     def shine(self, centre: shapes.Point, radius: float, strength: float = 0.5) -> None:
-        """Lightens what is there around a point; alpha stays."""
+        """Lightens the colour around a point; alpha does not change."""
         glow = strength * np.exp(-(((self.x - centre[0]) ** 2 + (self.y - centre[1]) ** 2) / radius**2))
         self._rgb = self._rgb + (1 - self._rgb) * glow[..., None]
 
@@ -104,7 +104,7 @@ def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generat
         colour: a key of COLOURS.
         width, height: of the canvas, in pixels, at least 64.
         rng: varies size, place, tilt, shading and the kind's own proportions.
-        margin: what stays free on every side, as a share of the shorter side, or of 128 pixels where that is longer.
+        margin: free space on every side, as a share of the shorter side, or of 128 pixels if that is longer.
     """
     free = margin * min(128, width, height)
     largest = 0.5 * min(116.0, 0.92 * min(width, height)) - free

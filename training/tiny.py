@@ -1,4 +1,4 @@
-"""The tiny family's modules, as ComfyUI builds them, with fresh float32 weights that can be trained.
+"""The tiny family's modules, as ComfyUI builds them, with new float32 weights that can be trained.
 
 Importing this module imports ComfyUI; `python -m training` has put it on the path.
 """
@@ -36,10 +36,10 @@ DECODER_ATTENTION = [False, False, False, False, True, True, True]
 
 
 def autoencoder() -> TAESD:
-    """Returns a TAESD whose latents, times LATENT_SCALE, are what its encoder puts out.
+    """Returns a TAESD whose encoder's output is its latents times LATENT_SCALE.
 
-    It starts as something useful, so that it need only learn what is left: three latent channels
-    hold the average colour of each eight by eight pixels as brightness and two colour differences.
+    It starts with useful weights, so that it only needs to learn the rest: three latent channels are the
+    average colour of each 8x8 pixels, as brightness and two colour differences.
     """
     module = _trainable(TAESD(), gain=2.0)
     for layer in module.modules():
@@ -60,7 +60,7 @@ def autoencoder() -> TAESD:
 
 
 def _pass_through(layer: nn.Conv2d) -> None:
-    """Lets the first three channels, colours, pass a convolution that halves or has doubled the picture."""
+    """Makes a convolution that halves or doubles the picture pass on the first three channels, the colours."""
     layer.weight.data.mul_(0.7)
     layer.weight.data[:3] = 0
     kernel = torch.zeros(3, 3)
@@ -82,9 +82,9 @@ def _route(layer: nn.Conv2d, matrix: torch.Tensor, bias: torch.Tensor) -> None:
 def base_model() -> nn.Module:
     """Returns ComfyUI's SDXL model class with the tiny U-Net in it, as `diffusion_model`.
 
-    It predicts velocity, as some finetunes of SDXL do, which their files say with a key of its own
-    (V_PREDICTION). A net this small that predicts noise does not get what decides kind and colour: at
-    sigma 8 noise was known to 1 %, and the picture no better than its average.
+    It predicts velocity, like some finetunes of SDXL, whose files have a key for that (V_PREDICTION). A net
+    this small that predicts noise does not learn what decides kind and colour: at sigma 8 it knew the noise to
+    1 %, and the picture no better than its average.
     """
     config = TinySDXL(dict(UNET))
     config.set_inference_dtype(torch.float32, None)
@@ -116,7 +116,7 @@ def transparent_decoder() -> TransparentDecoder:
 
 
 def encode_text(encoders: TinySDXLClipModel, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what ComfyUI's text encoding returns, but fit for gradients: ComfyUI's adds in place.
+    """Returns the same as ComfyUI's text encoding, which adds in place and so cannot be trained.
 
     Args:
         tokens: int64 [2, batch, 77], those of CLIP L and of CLIP G.
@@ -151,7 +151,7 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, ma
 
 
 def _trainable(module: M, gain: float = 1.0) -> M:
-    """Initialises every layer: ComfyUI's leave their weights as the memory was."""
+    """Initialises every layer, because ComfyUI's layers leave their weights uninitialised."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = layer.weight[0].numel()

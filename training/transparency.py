@@ -39,12 +39,12 @@ class OffsetEncoder(nn.Sequential):
         self[-1].weight.data.mul_(0.5)
 
     def offset(self, rgb: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """Returns the offset of a sprite: none where it is opaque; colour under zero alpha does not count."""
+        """Returns the offset of a sprite: zero if it is opaque; colour under zero alpha is ignored."""
         return self(torch.cat((rgb * alpha, 1 - alpha), dim=1)) * (1 - F.avg_pool2d(alpha, CELL))
 
 
 def train(place: Place) -> None:
-    """Trains offset encoder and decoder together; `transparency.pt` holds both."""
+    """Trains offset encoder and decoder together and saves both in `transparency.pt`."""
     autoencoder = trained_autoencoder(place)
     encoder, decoder = OffsetEncoder().to(place.device), tiny.transparent_decoder().to(place.device)
     sprites, backgrounds = place.sprites(), place.backgrounds()
@@ -62,7 +62,7 @@ def train(place: Place) -> None:
             offset = encoder.offset(rgb, alpha).float()
             latent = plain + offset + NOISE * torch.rand(BATCH, 1, 1, 1, device=plain.device) * torch.randn_like(plain)
             decoded = autoencoder.taesd_decoder(latent).float()
-        known, weight = torch.ones_like(alpha), alpha.clamp(min=0.02)  # colour counts as much as it shows
+        known, weight = torch.ones_like(alpha), alpha.clamp(min=0.02)  # colour counts in proportion to its alpha
         return {
             **decoder_losses(decoder, decoded, latent, rgb, alpha, known, weight, place),
             "same picture": ((0.3 + alpha) * (decoded - picture).abs()).mean(),
@@ -96,12 +96,12 @@ def decoder_losses(
     weight: torch.Tensor,
     place: Place,
 ) -> Losses:
-    """Returns how far the decoder is from a sprite in one of the eight views that vote.
+    """Returns the decoder's losses for a sprite in one of the eight views that vote.
 
     Args:
         pictures: what the autoencoder decodes, [batch, 3, height, width].
         latent: [batch, 4, height / 8, width / 8], of unit variance.
-        known: [batch, 1, height, width], one where alpha and colour are known, zero elsewhere.
+        known: [batch, 1, height, width], one if alpha and colour are known, else zero.
         weight: of the colour, [batch, 1, height, width].
     """
     view = ORIENTATIONS[8][int(torch.randint(8, ()))]

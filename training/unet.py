@@ -14,12 +14,12 @@ SPRITES_SHARE = 0.125
 
 
 def base(place: Place) -> dict[str, nn.Module]:
-    """Returns fresh modules: `model`, with the U-Net in it, and `text`."""
+    """Returns new modules: `model`, with the U-Net in it, and `text`."""
     return {"model": tiny.base_model().to(place.device), "text": tiny.text_encoders().to(place.device)}
 
 
 def parts(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Returns what is trained of the base, under the names of the stage `diffusion`."""
+    """Returns the modules of the base that are trained, under their names in the stage `diffusion`."""
     return {"unet": modules["model"].diffusion_model, "text": modules["text"]}
 
 

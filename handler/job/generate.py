@@ -91,7 +91,7 @@ class Generator:
 
     @property
     def fitness_checks(self) -> list[Callable[[], None]]:
-        """What must hold before a job is taken, cheapest first; each raises GenerationError with the reason."""
+        """The checks that must pass before a job is taken, cheapest first; each raises GenerationError."""
         return [self.check_gpu, self.check_weights, self.check_disk, self.start, self.warm_up]
 
     def prepare(self) -> None:
@@ -109,7 +109,7 @@ class Generator:
         self._gpu_checked = True
 
     def check_weights(self) -> None:
-        """Raises ModelMissing if a weight file is missing, unreadable or incomplete; logs where they are."""
+        """Raises ModelMissing if a weight file is missing, unreadable or incomplete; logs the paths."""
         fitness.check_weights(self._settings, self._workflow)
         for file in self._workflow.models:
             if found := locate.find(file, self._settings):

@@ -181,7 +181,7 @@ def test_parallel_jobs_each_get_their_own_picture(handle, small):
 
 
 def test_history_does_not_grow(handle, comfyui, small):
-    """After jobs, good and bad, ComfyUI keeps no entry of them."""
+    """After valid and failing jobs, ComfyUI's history is empty."""
     from handler.deadline import Deadline
 
     for seed in range(3):

@@ -88,8 +88,8 @@ class Crowd:
 
     def cancel(self, http, rng):
         if answer := self.post(http, "/v2/x/run", {"input": GOOD}, 200):
-            told = http.post(f"{self.server.url}/v2/x/cancel/{answer['id']}", timeout=60).json()
-            assert told["status"] in {"CANCELLED", "COMPLETED"}, told
+            cancelled = http.post(f"{self.server.url}/v2/x/cancel/{answer['id']}", timeout=60).json()
+            assert cancelled["status"] in {"CANCELLED", "COMPLETED"}, cancelled
 
 
 def memory_bytes(process):

@@ -103,7 +103,7 @@ def test_the_python_of_the_seed_documents_runs(server, tmp_path):
     ids=lambda command: command[-1],
 )
 def test_the_examples_run(server, tmp_path, command):
-    """Python, Node and curl: each writes the picture and says where."""
+    """The Python, Node and curl examples each write the picture and print its path."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     done = subprocess.run(
@@ -134,9 +134,9 @@ def test_the_command_line_draws_with_a_server(server, tmp_path):
 
 def test_the_command_line_says_what_went_wrong(server, tmp_path):
     """It exits with a status and one sentence, and leaves no file."""
-    nobody = f"http://127.0.0.1:{free_port()}"
+    unreachable = f"http://127.0.0.1:{free_port()}"
     for arguments, status, reason in [
-        (["--url", nobody], 3, "does not answer"),
+        (["--url", unreachable], 3, "does not answer"),
         (["--url", server.url, "--seed", "-1"], 1, "invalid_input: seed must be an integer"),
         (["--url", f"{server.url}/nothing"], 1, "not_found"),
         (["--endpoint", "x"], 2, "RUNPOD_API_KEY"),

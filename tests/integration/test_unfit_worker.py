@@ -31,7 +31,7 @@ def fails_with(tmp_path):
 
 
 def test_a_worker_that_cannot_start_takes_no_job(fails_with):
-    """Four jobs wait, ComfyUI dies at its start: exit status 1, the cause is the last log line, RunPod is told it."""
+    """If ComfyUI dies at its start, the worker exits with 1, logs the cause last, reports it, and four jobs wait."""
     with ControlPlane() as runpod:
         for number in range(4):
             runpod.submit(f"waiting-{number}", {"prompt": "x", "width": 64, "height": 64})

@@ -150,7 +150,7 @@ def test_shown_is_short_and_encodable_after_presentation(value):
 
 @pytest.mark.parametrize("prompt", [" ", "\t\n", "\u3000"])
 def test_a_blank_prompt_is_refused_where_text_is_needed(prompt):
-    """Blanks are no prompt; a negative prompt may be blank or empty."""
+    """A blank prompt is rejected; a negative prompt may be blank or empty."""
     with pytest.raises(InvalidInput, match="prompt must be a string of 0 to 99 characters, not blank"):
         parse({"prompt": prompt}, PROMPTS)
     assert parse({"prompt": "x", "negative": prompt}, PROMPTS).values["negative"] == prompt
