@@ -105,6 +105,11 @@ def test_every_document_is_in_the_index():
     assert pages <= set(re.findall(r"\]\((\w+\.md)\)", read("docs/README.md")))
 
 
+def test_the_readme_is_short():
+    """It has under 700 words; the rest belongs in docs/."""
+    assert len(read("README.md").split()) < 700
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(document):
     """A relative link names a file that exists, and a heading of it."""
