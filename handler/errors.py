@@ -11,7 +11,9 @@ A job that ends without a picture:
     ├── ModelMissing         model_missing         caused by the installation
     ├── NoGpu                no_gpu                no GPU that can be used
     ├── NodeFailed           node_failed           a node raised
-    ├── ComfyUnavailable     comfyui_unavailable   ComfyUI did not start, ended or does not answer
+    ├── OutOfMemory          out_of_memory         the GPU's memory is too small for the picture
+    ├── ComfyUnavailable     comfyui_unavailable   ComfyUI does not start, or was given up
+    ├── ComfyCrashed         comfyui_crashed       ComfyUI was lost in every attempt
     ├── BadPicture           bad_picture           not the picture that was asked for
     ├── NotTransparent       not_transparent       the picture is opaque or empty
     ├── ReplyTooLarge        reply_too_large
@@ -91,8 +93,34 @@ class NodeFailed(GenerationError):
     code = "node_failed"
 
 
+class GpuBroken(NodeFailed):
+    """CUDA failed in a node; most such errors stay until the process ends."""
+
+
+class OutOfMemory(GenerationError):
+    code = "out_of_memory"
+
+
 class ComfyUnavailable(GenerationError):
     code = "comfyui_unavailable"
+
+
+class ComfyCrashed(GenerationError):
+    """ComfyUI ended, does not answer, or no longer knows the run.
+
+    Attributes:
+        begun: whether it had accepted the graph.
+    """
+
+    code = "comfyui_crashed"
+
+    def __init__(self, message: str, begun: bool = False) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+class ComfyBroken(ComfyCrashed):
+    """ComfyUI can no longer draw, and will not recover by itself."""
 
 
 class BadPicture(GenerationError):

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from handler.errors import (
+    ComfyCrashed,
     ComfyUnavailable,
     GenerationError,
     InternalError,
@@ -40,6 +41,7 @@ STATUS_OF_JOB_ERRORS = {
     ModelMissing: 503,
     NoGpu: 503,
     ComfyUnavailable: 503,
+    ComfyCrashed: 503,
     StorageUnavailable: 503,
 }
 KINDS_BY_STATUS = {kind.http_status: kind for kind in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}

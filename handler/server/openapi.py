@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from handler.errors import (
     BadPicture,
+    ComfyCrashed,
     ComfyUnavailable,
     InternalError,
     InvalidInput,
@@ -17,6 +18,7 @@ from handler.errors import (
     NodeFailed,
     NoGpu,
     NotTransparent,
+    OutOfMemory,
     ReplyTooLarge,
     StorageUnavailable,
     WorkflowInvalid,
@@ -51,8 +53,10 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     WorkflowRejected: "Alpha PNG: Required input is missing (images)",
     ModelMissing: "models/layer_model/layer_xl_transparent_attn.safetensors missing",
     NoGpu: "the profile sdxl needs a GPU: the NVIDIA driver reports no GPU; to use the CPU, set DEVICE=cpu",
-    NodeFailed: "KSampler: OutOfMemoryError: Allocation on device",
+    NodeFailed: "KSampler failed with ValueError: an odd number",
+    OutOfMemory: "KSampler ran out of memory: ask for a smaller picture, or use a larger GPU",
     ComfyUnavailable: "ComfyUI ended while starting: exit status 1",
+    ComfyCrashed: "ComfyUI ended: it was killed by SIGKILL",
     BadPicture: "PNG is 512x512, expected 1024x1024",
     NotTransparent: "picture is opaque: 100.0% of its pixels have alpha over 0.98",
     ReplyTooLarge: "reply has 9900000 bytes, REPLY_LIMIT_BYTES is 9500000",
