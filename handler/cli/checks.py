@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from handler.comfyui.process import ComfyProcess, has_gpu, on_cpu
+from handler.comfyui.launch import has_gpu, on_cpu
+from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import GenerationError
 from handler.job import profiles

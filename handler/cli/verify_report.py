@@ -16,7 +16,7 @@ from handler.cli.checks import Finding, Severity
 from handler.cli.verify_machine import Memory
 from handler.cli.verify_pictures import Drawn
 from handler.cli.verify_weights import Weight
-from handler.comfyui.process import SECRET
+from handler.comfyui.launch import SECRET
 from handler.errors import presentable
 from handler.job.png import recompress
 

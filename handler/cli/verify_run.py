@@ -18,7 +18,7 @@ from handler.cli.verify_pictures import Drawn
 from handler.cli.verify_report import Report
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, GenerationError
+from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError
 from handler.job import profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
@@ -28,6 +28,7 @@ from handler.workflow.workflow import Workflow
 PRICES = Path(__file__).with_name("prices.json")
 NOT_ABOUT_DRAWING = {"address"}  # a finding of doctor that says nothing about this machine's pictures
 LOST_IN_A_ROW = 2  # pictures; if ComfyUI is lost so often, it will not come back
+LOST = (ComfyUnavailable.code, ComfyCrashed.code)
 SEE_ERRORS = "docs/errors.md explains the code; attach the report to an issue if that does not help"
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Verification:
                     self._progress.update(task, completed=number + step / steps)
 
                 drawn.append(verify_pictures.draw(reference, generator, self._settings, show))
-                lost = [picture.error.startswith(ComfyUnavailable.code) for picture in drawn[-LOST_IN_A_ROW:]]
+                lost = [picture.error.startswith(LOST) for picture in drawn[-LOST_IN_A_ROW:]]
                 if len(lost) == LOST_IN_A_ROW and all(lost):
                     self._add(Severity.WRONG, "pictures", "stopped: ComfyUI was lost twice in a row", SEE_ERRORS)
                     break

@@ -1,27 +1,53 @@
-"""Runs ComfyUI's main.py, and ends it as soon as the parent is gone.
+"""Runs ComfyUI's main.py, and ends it with the parent or when it can no longer draw.
 
-This file is executed by ComfyUI's Python, not imported:
+This file is executed by ComfyUI's Python:
 `python child.py <scratch folder> <path of main.py> <arguments>`. The parent holds the other end of standard
 input. When it ends, even by SIGKILL, this side reads an end of file, removes the scratch folder, which the
 parent no longer can, and exits.
 """
 
+import ctypes
 import os
 import runpy
 import shutil
+import signal
 import sys
 import threading
+from collections.abc import Callable
+
+BROKEN_STATUS = 70  # EX_SOFTWARE; ComfyUI itself ends with 0 or 1
+PR_SET_PDEATHSIG = 1
+
+
+def at_parents_end(signum: int) -> Callable[[], None]:
+    """Returns a function that makes the kernel send this process a signal when its parent ends; Linux only."""
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None).prctl  # looked up now: a forked child must not wait for the linker's lock
+    return lambda: prctl(PR_SET_PDEATHSIG, signum)
 
 
 def exit_with_parent(scratch: str) -> None:
+    """Waits for the parent's end; if this process is stopped then, it is continued."""
+    at_parents_end(signal.SIGCONT)()
     while os.read(sys.stdin.fileno(), 1024):
         pass
     shutil.rmtree(scratch, ignore_errors=True)
     os._exit(0)
 
 
+def exit_without_worker(failure: threading.ExceptHookArgs) -> None:
+    """Ends the process if the thread has died that runs graphs; ComfyUI would accept more, and run none."""
+    threading.__excepthook__(failure)
+    if failure.thread is not None and "prompt_worker" in failure.thread.name:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(BROKEN_STATUS)
+
+
 if __name__ == "__main__":
     threading.Thread(target=exit_with_parent, args=(sys.argv[1],), daemon=True).start()
+    threading.excepthook = exit_without_worker
     sys.argv = sys.argv[2:]
     sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120 -- pathlib is not needed by what runs here
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,51 +1,48 @@
-"""ComfyUI as a supervised child process on a free loopback port."""
+"""Keeps one ComfyUI running: starts it, watches it, restarts it after an end, and gives it up if nothing helps."""
 
-import collections
-import contextlib
-import io
 import logging
-import os
-import re
-import shlex
-import socket
 import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import time
 from typing import Self
 
-from handler.comfyui import ending, machine, model_paths, options
+from handler.comfyui import launch, machine, options
+from handler.comfyui.child import BROKEN_STATUS
 from handler.comfyui.client import ComfyClient
+from handler.comfyui.launch import Child
+from handler.comfyui.recovery import Attempts, Fault, Recovery, Remedy, fault_of
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, JobTimeout
+from handler.errors import ComfyBroken, ComfyCrashed, ComfyUnavailable, GenerationError
 from handler.settings import Settings
 
-HOST = "127.0.0.1"
-READY_POLL_S = 0.1
+POLL_S = 0.1
 STOP_GRACE_S = 5.0
-RELAY_GRACE_S = 1.0  # for the last lines of a child that has ended
-TAIL_LINES = 40
-ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+NOTICE_S = 1.0  # after its connections have closed, a process is gone within milliseconds
 
 log = logging.getLogger(__name__)
-comfyui_log = logging.getLogger("comfyui")
 
 
 class ComfyProcess:
-    """Starts ComfyUI, restarts it if it has ended, and stops it. Safe to use from several threads.
+    """Keeps ComfyUI running from the first `client` to `stop`. Safe to use from several threads.
 
-    As a context manager it stops ComfyUI at the end of the block.
+    A thread of its own starts ComfyUI, waits for its end and starts it again. `handler.comfyui.recovery`
+    decides when, and what happens to the jobs. As a context manager it stops ComfyUI at the end of the block.
+
+    Attributes:
+        unfit: set while no job should wait for ComfyUI: it was given up, or fails at every start.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.unfit = threading.Event()
         self._settings = settings
-        self._lock = threading.Lock()
-        self._running: _Running | None = None
+        self._changed = threading.Condition()
+        self._recovery = Recovery()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._child: Child | None = None
+        self._ended: Child | None = None
         self._starts = 0
+        self._unfit_reason = ""
         self._xformers_failure = ""
 
     def __enter__(self) -> Self:
@@ -58,192 +55,192 @@ class ComfyProcess:
         """Returns a client of the running ComfyUI; starts it if need be, and waits until it is ready.
 
         Raises:
-            ComfyUnavailable: it is not installed, or ended while starting.
+            ComfyUnavailable: it does not start, or was given up.
             JobTimeout, JobCancelled: by `deadline`.
         """
-        with self._lock:
-            if self._running is None or self._running.child.poll() is not None:
-                self._spawn()
-            running = self._running
-            assert running is not None
-        if not running.ready:
-            self._wait(running, deadline)
-        return running.client
+        with self._changed:
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(target=self._keep_running, args=(self._stop,), daemon=True)
+                self._thread.start()
+            while self._child is None or not self._child.is_ready:
+                if self.unfit.is_set() or self._stop.is_set():
+                    raise ComfyUnavailable(self._unfit_reason or "ComfyUI was stopped")
+                self._changed.wait(min(POLL_S, deadline.left_s()))
+            return self._child.client
 
     @property
     def pid(self) -> int | None:
         """Process id of ComfyUI; None if it does not run."""
-        running = self._running
-        return running.child.pid if running is not None and running.child.poll() is None else None
+        child = self._child
+        return child.process.pid if child is not None and child.process.poll() is None else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether ComfyUI takes graphs."""
+        child = self._child
+        return child is not None and child.is_ready
+
+    @property
+    def unfit_reason(self) -> str:
+        """Why it is `unfit`."""
+        return self._unfit_reason
 
     def restarts(self) -> int:
         """Returns how often ComfyUI was restarted."""
         return max(0, self._starts - 1)
 
-    def restart(self, failed: ComfyClient) -> None:
-        """Kills the ComfyUI that `failed` talks to and starts another one; does not wait until it is ready.
+    def drew(self) -> None:
+        """Notes that ComfyUI has drawn a picture, which shows that it works."""
+        with self._changed:
+            self._recovery.drawn()
+
+    def recover(self, client: ComfyClient, error: GenerationError, attempts: Attempts) -> None:
+        """Prepares the next attempt of a job after an error.
+
+        Args:
+            client: whose run ended with the error.
+            attempts: the job's; the error is counted in it.
+
+        Raises:
+            GenerationError: the job fails; the error with its cause.
+        """
+        if fault_of(error) is Fault.LOST and (ended := self._end_of(client)):
+            kind = ComfyBroken if ended.process.returncode == BROKEN_STATUS else ComfyCrashed
+            error = kind(ended.reason, isinstance(error, ComfyCrashed) and error.begun)
+        with self._changed:
+            remedy = self._recovery.after(error, attempts)
+        if remedy is Remedy.GIVE_UP:
+            self._give_up(error.message)
+        elif remedy is Remedy.RESTART_AND_RUN_AGAIN or client.is_stuck:
+            self.restart(client, error.message)
+        elif remedy is Remedy.FREE_AND_RUN_AGAIN:
+            client.free()
+        if remedy in {Remedy.FAIL, Remedy.GIVE_UP}:
+            raise error
+        log.warning("job runs again", extra={"attempt": attempts.count, "code": error.code, "reason": error.message})
+
+    def restart(self, failed: ComfyClient, reason: str) -> None:
+        """Kills the ComfyUI that `failed` talks to, and so restarts it; does not wait until it is ready.
 
         Does nothing if that has already happened, so that several jobs can report the same failure.
         """
-        with self._lock:
-            if self._running is not None and self._running.client is failed:
-                self._running.child.kill()
-                self._spawn()
+        with self._changed:
+            if self._child is not None and self._child.client is failed:
+                self._child.kill(reason)
+
+    def options(self) -> options.Options:
+        """Returns how ComfyUI is started on this machine, and why."""
+        settings = self._settings
+        return options.choose(settings, machine.look(settings), launch.on_cpu(settings), self._xformers_failure)
 
     def avoid_xformers(self, reason: str) -> bool:
-        """Restarts ComfyUI with PyTorch's attention, which it keeps from now on.
+        """Stops ComfyUI, which starts with PyTorch's attention from now on.
 
         Does nothing and returns False unless ATTENTION=auto chose xformers.
 
         Args:
             reason: why xformers is avoided, for the log.
         """
-        with self._lock:
-            if self._settings.attention != "auto" or self.options().attention != "xformers":
-                return False
-            self._xformers_failure = reason
-            self._spawn()
-            return True
+        if self._settings.attention != "auto" or self.options().attention != "xformers":
+            return False
+        self.stop()
+        self._xformers_failure = reason
+        self._recovery = Recovery()  # what failed so far may have been due to xformers
+        self.unfit.clear()
+        return True
 
     def stop(self) -> None:
         """Stops ComfyUI and removes its files; does nothing if it does not run."""
-        with self._lock:
-            self._end()
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._stop.set()
+            if self._child is not None:
+                self._child.process.terminate()
+        if thread is not None:
+            thread.join(STOP_GRACE_S)
+            with self._changed:
+                if self._child is not None:
+                    self._child.kill("it did not stop")
+            thread.join()
 
-    def _wait(self, running: "_Running", deadline: Deadline) -> None:
-        while not running.client.is_ready():
-            status = running.child.poll()
-            if status is not None:
-                running.relay.join(RELAY_GRACE_S)
-                log.error("ComfyUI ended while starting", extra={"status": status, "last_lines": list(running.tail)})
-                raise ComfyUnavailable(f"ComfyUI ended while starting: {ending.reason(status, list(running.tail))}")
-            try:
-                running.start.left_s()
-            except JobTimeout:
-                running.child.kill()
-                running.child.wait()
-                raise ComfyUnavailable(f"ComfyUI was not ready after {self._settings.start_timeout_s:g} s") from None
-            deadline.sleep(READY_POLL_S)
-        running.ready = True
-        log.info("ComfyUI ready", extra={"pid": running.child.pid})
+    def _give_up(self, reason: str) -> None:
+        with self._changed:
+            self._stop.set()
+            self._set_unfit(reason)
+            if self._child is not None:
+                self._child.kill(reason)
 
-    def options(self) -> options.Options:
-        """Returns how ComfyUI is started on this machine, and why."""
-        settings = self._settings
-        return options.choose(settings, machine.look(settings), on_cpu(settings), self._xformers_failure)
+    def _set_unfit(self, reason: str) -> None:
+        log.critical("ComfyUI is given up", extra={"reason": reason})
+        self._unfit_reason = reason
+        self.unfit.set()
+        self._changed.notify_all()
 
-    def _spawn(self) -> None:
-        self._end()
-        port = _free_port()
+    def _end_of(self, client: ComfyClient) -> Child | None:
+        """Returns the ComfyUI that `client` talked to if it has ended; waits a moment for that to be noticed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._child is None or self._child.client is not client, NOTICE_S)
+            return self._ended if self._ended is not None and self._ended.client is client else None
+
+    def _keep_running(self, stop: threading.Event) -> None:
+        try:
+            self._start_again_and_again(stop)
+        except Exception:
+            log.exception("ComfyUI is no longer watched")
+            self._give_up("unexpected error, see the worker log")
+
+    def _start_again_and_again(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            was_ready, up_s, reason = self._live(stop)
+            if stop.is_set():
+                return
+            with self._changed:
+                restart = self._recovery.ended(was_ready, up_s)
+                if restart.hopeless:
+                    self._set_unfit(reason)
+            stop.wait(restart.after_s)
+
+    def _live(self, stop: threading.Event) -> tuple[bool, float, str]:
+        """Starts ComfyUI and waits for its end. Returns whether it was ready, for how many seconds, why it ended."""
         chosen = self.options()
         try:
-            scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
-            with contextlib.ExitStack() as undo:
-                undo.callback(scratch.cleanup)
-                child = _start(self._settings, chosen, port, Path(scratch.name))
-                undo.pop_all()
-        except FileNotFoundError as exc:
-            raise ComfyUnavailable("ComfyUI is not installed in COMFYUI_DIR") from exc
-        except OSError as exc:
-            raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
-        self._starts += 1
-        start = Deadline(self._settings.start_timeout_s)
-        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        relay = threading.Thread(target=_relay, args=(child, tail), daemon=True)
-        relay.start()
-        self._running = _Running(child, ComfyClient(f"{HOST}:{port}"), scratch, start, tail, relay)
-        log.info("ComfyUI starting", extra={"pid": child.pid, "port": port, **chosen.reasons})
+            child = launch.start(self._settings, chosen)
+        except ComfyUnavailable as exc:
+            log.error("ComfyUI cannot be started", extra={"reason": exc.message})  # noqa: TRY400
+            return False, 0.0, exc.message
+        log.info("ComfyUI starting", extra={"pid": child.process.pid, **chosen.reasons})
+        with self._changed:
+            self._child = child
+            self._starts += 1
+            if stop.is_set():
+                child.kill("it was stopped")
+        self._wait_until_ready(child)
+        status = child.wait()
+        up_s = time.monotonic() - child.ready_s if child.ready_s is not None else 0.0
+        with self._changed:
+            self._child, self._ended = None, child
+            self._changed.notify_all()
+        if not stop.is_set():
+            fields = {"pid": child.process.pid, "status": status, "reason": child.reason}
+            log.error("ComfyUI ended", extra={**fields, "last_lines": list(child.last_lines)})
+        return child.ready_s is not None, up_s, child.reason
 
-    def _end(self) -> None:
-        running, self._running = self._running, None
-        if running is None:
-            return
-        child = running.child
-        child.terminate()
-        try:
-            child.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        if child.stdin is not None:
-            child.stdin.close()
-        running.client.close()
-        running.scratch.cleanup()
-
-
-@dataclass
-class _Running:
-    child: subprocess.Popen[bytes]
-    client: ComfyClient
-    scratch: tempfile.TemporaryDirectory[str]
-    start: Deadline
-    tail: collections.deque[str]
-    relay: threading.Thread
-    ready: bool = False
-
-
-def _relay(child: subprocess.Popen[bytes], tail: collections.deque[str]) -> None:
-    """Logs what the child prints; progress bars redraw themselves with carriage returns."""
-    assert child.stdout is not None
-    with io.TextIOWrapper(child.stdout, errors="replace", newline="\n") as lines:
-        for line in lines:
-            text = ANSI_STYLE.sub("", line.rstrip().rsplit("\r", 1)[-1])
-            if text:
-                tail.append(text)
-                comfyui_log.info(text)
-
-
-def _start(settings: Settings, chosen: options.Options, port: int, scratch: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 -- every part is ours
-        _command(settings, chosen.arguments, port, scratch),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_environment(chosen.environment),
-        start_new_session=True,
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def has_gpu() -> bool:
-    """Returns whether there is a GPU that PyTorch can use: an NVIDIA device, WSL's, or Apple's own."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or sys.platform == "darwin"
-
-
-def on_cpu(settings: Settings) -> bool:
-    """Returns whether ComfyUI runs without a GPU."""
-    return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
-
-
-def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: Path) -> list[str]:
-    comfyui = settings.comfyui_dir
-    folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
-    for folder in folders.values():
-        folder.mkdir()
-    config = model_paths.write(settings, scratch)
-    return [
-        str(comfyui / "venv" / "bin" / "python"),
-        "-u",
-        str(Path(__file__).with_name("child.py")),
-        *(str(scratch), str(comfyui / "app" / "main.py")),
-        *("--listen", HOST, "--port", str(port)),
-        *("--base-directory", str(comfyui / "data"), "--models-directory", str(settings.models_dir)),
-        *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),
-        *(["--extra-model-paths-config", str(config)] if config else []),
-        *("--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--preview-method", "none"),
-        *arguments,
-        *shlex.split(settings.comfyui_args),
-    ]
-
-
-def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
-    """Returns the child's environment: no secrets, and nothing is downloaded at run time."""
-    environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start without bytecode takes more than twice as long
-    return {**defaults, **environment, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    def _wait_until_ready(self, child: Child) -> None:
+        """Returns when ComfyUI is ready, has ended, or was killed because it took too long."""
+        end_s = time.monotonic() + self._settings.start_timeout_s
+        while True:
+            try:
+                child.process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                if child.client.is_ready():
+                    break
+                if time.monotonic() > end_s:
+                    child.kill(f"ComfyUI was not ready after {self._settings.start_timeout_s:g} s")
+            else:
+                return
+        log.info("ComfyUI ready", extra={"pid": child.process.pid})
+        with self._changed:
+            child.ready_s = time.monotonic()
+            self.unfit.clear()
+            self._changed.notify_all()

@@ -6,16 +6,21 @@ prompt_id, whether it succeeded, failed or was interrupted; only then does /hist
 """
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handler.errors import BadPicture, GenerationError, JobCancelled, NodeFailed
+from handler.errors import BadPicture, GenerationError, GpuBroken, JobCancelled, NodeFailed, OutOfMemory
 
 IMAGE_EVENT = 1
 PNG_FORMAT = 2
 HEADER = struct.Struct(">II")
+# Texts of PyTorch 2.10: torch.OutOfMemoryError or torch.AcceleratorError on a GPU, RuntimeError of the allocator on
+# the CPU; and of its other CUDA errors, those of cuDNN and cuBLAS included.
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+GPU_BROKEN = re.compile(r"AcceleratorError|CUDA error|CUDA driver error|cuDNN|CUBLAS_STATUS|device-side assert")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Run:
         seconds: time spent in each node, by id.
         progress: progress of the sampler, while it runs.
         error: why the run failed, if it did.
+        accepted: whether ComfyUI has accepted the graph.
+        unanswered: how many questions about it ComfyUI has left unanswered since its last answer.
         finished: whether ComfyUI is done with the run.
         from_history: whether that is known from /history instead of the websocket.
     """
@@ -86,6 +93,8 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     progress: Progress | None = None
     error: GenerationError | None = None
+    accepted: bool = False
+    unanswered: int = 0
     finished: bool = False
     from_history: bool = False
     _node: str | None = None
@@ -93,6 +102,7 @@ class Run:
 
     def receive(self, frame: Message | PictureFrame | None, at_s: float) -> None:
         """Processes the next frame, which arrived at `at_s` on a monotonic clock, in seconds."""
+        self.unanswered = 0
         match frame:
             case PictureFrame(png) if self._node == self.output_node:
                 self.pngs.append(png)
@@ -150,5 +160,11 @@ class Run:
         if kind == "execution_interrupted":
             self.error = JobCancelled("the run was interrupted")
             return
+        node = data.get("node_type", "a node")
         reason = f"{data.get('exception_type', 'error')}: {data.get('exception_message', '')}".strip()
-        self.error = NodeFailed(f"{data.get('node_type', 'a node')} failed with {reason}")
+        if OUT_OF_MEMORY.search(reason):
+            self.error = OutOfMemory(f"{node} ran out of memory: ask for a smaller picture, or use a larger GPU")
+        elif GPU_BROKEN.search(reason):
+            self.error = GpuBroken(f"{node} failed with {reason}")
+        else:
+            self.error = NodeFailed(f"{node} failed with {reason}")

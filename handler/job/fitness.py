@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from handler.comfyui.gpu import GpuUnavailable, LibraryMissing, gpus
-from handler.comfyui.process import has_gpu
+from handler.comfyui.launch import has_gpu
 from handler.errors import ModelMissing, NoGpu, StorageUnavailable
 from handler.job.profiles import FALLBACK_PROFILE, missing_models
 from handler.settings import Settings

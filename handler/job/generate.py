@@ -4,18 +4,22 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
-from handler.comfyui.process import ComfyProcess, on_cpu
+from handler.comfyui.launch import on_cpu
+from handler.comfyui.process import ComfyProcess
+from handler.comfyui.recovery import Attempts
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import (
     BadPicture,
+    ComfyCrashed,
     ComfyUnavailable,
     GenerationError,
+    JobTimeout,
     ModelMissing,
     NodeFailed,
     NoGpu,
@@ -73,9 +77,8 @@ class Generator:
         }
         graph = workflow.render({**request.values, **random_values})
         self._check_machine()
-        client = self._client(deadline)
-        ready_s = time.monotonic()
-        run = self._run(client, graph, deadline, on_progress)
+        drawn = self._draw(graph, Attempts(request), deadline, on_progress)
+        run, client = drawn.run, drawn.client
         png, report = run.result()
         check_png(png, *workflow.size(graph))
         info = {
@@ -85,7 +88,8 @@ class Generator:
             "device": client.device,
             "alpha": asdict(alpha_of(report)),
             "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
-            "seconds": self._seconds(run, started_s, ready_s),
+            "attempts": drawn.attempts.count,
+            "seconds": self._seconds(run, started_s, drawn.ready_s),
         }
         return Picture(png, _filename(), random_values, info)
 
@@ -126,7 +130,11 @@ class Generator:
             GenerationError: it does not start, or there is no GPU.
         """
         self._check_machine()
-        self._client(Deadline(self._settings.start_timeout_s))
+        limit_s = self._settings.start_timeout_s
+        try:
+            self._client(Deadline(limit_s))
+        except JobTimeout as exc:
+            raise ComfyUnavailable(f"ComfyUI was not ready after {limit_s:g} s") from exc
 
     def warm_up(self) -> None:
         """Draws WARM_UP's picture, unless it is off.
@@ -153,7 +161,7 @@ class Generator:
         """
         try:
             return self._first_picture(mode)
-        except (NodeFailed, BadPicture, NotTransparent, ComfyUnavailable) as exc:
+        except (NodeFailed, BadPicture, NotTransparent, ComfyCrashed) as exc:
             if not self.comfyui.avoid_xformers(str(exc)):
                 raise
             log.warning("repeating the warm-up with PyTorch's attention", extra={"reason": str(exc)})
@@ -188,15 +196,19 @@ class Generator:
         if missing := missing_models(self._workflow, self._settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
-    def _run(self, client: ComfyClient, graph: Graph, deadline: Deadline, on_progress: OnProgress | None) -> Run:
-        """Returns the finished run. If ComfyUI is gone or does not release the run, restarts it for the next job."""
-        try:
-            return client.run(graph, self._workflow.output_node, deadline, on_progress)
-        except GenerationError as exc:
-            if client.is_stuck or isinstance(exc, ComfyUnavailable):
-                log.warning("restarting ComfyUI", extra={"reason": exc.code})
-                self.comfyui.restart(client)
-            raise
+    def _draw(self, graph: Graph, attempts: Attempts, deadline: Deadline, on_progress: OnProgress | None) -> "_Drawn":
+        """Runs the graph until there is a picture, or an error that another attempt cannot cure."""
+        while True:
+            client = self._client(deadline)
+            ready_s = time.monotonic()
+            try:
+                run = client.run(graph, self._workflow.output_node, deadline, on_progress)
+                run.result()
+            except GenerationError as exc:
+                self.comfyui.recover(client, exc, attempts)
+            else:
+                self.comfyui.drew()
+                return _Drawn(run, client, attempts, ready_s)
 
     def _seconds(self, run: Run, started_s: float, ready_s: float) -> Mapping[str, float]:
         """Returns the seconds per stage: the wait for ComfyUI, each node by its title, the whole job."""
@@ -206,6 +218,14 @@ class Generator:
             "total": time.monotonic() - started_s,
         }
         return {stage: round(value, 4) for stage, value in seconds.items()}
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    run: Run
+    client: ComfyClient
+    attempts: Attempts
+    ready_s: float
 
 
 def _filename() -> str:

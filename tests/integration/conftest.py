@@ -28,8 +28,26 @@ def settings():
 
 
 @pytest.fixture(scope="session")
-def comfyui(settings):
-    process = ComfyProcess(settings)
+def fault_nodes(tmp_path_factory):
+    """A copy of the node pack that makes ComfyUI fail as its plan.json says."""
+    pack = tmp_path_factory.mktemp("packs") / "fault_nodes"
+    shutil.copytree(Path(__file__).parent / "fault_nodes", pack)
+    (pack.parent / "packs.yaml").write_text(f"packs:\n  custom_nodes: {pack.parent}\n")
+    (pack / "plan.json").write_text("{}")
+    return pack
+
+
+@pytest.fixture
+def planned_fault(fault_nodes):
+    """Makes the next calls in ComfyUI fail: `planned_fault(sample=["cuda"])`."""
+    yield lambda **plan: (fault_nodes / "plan.json").write_text(json.dumps(plan))
+    (fault_nodes / "plan.json").write_text("{}")
+
+
+@pytest.fixture(scope="session")
+def comfyui(settings, fault_nodes):
+    config = fault_nodes.parent / "packs.yaml"
+    process = ComfyProcess(settings.model_copy(update={"comfyui_args": f"--extra-model-paths-config {config}"}))
     process.client(Deadline(120))
     yield process
     process.stop()

@@ -8,7 +8,7 @@ from test_run import transcript
 from handler.comfyui import client as protocol
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, JobCancelled, JobTimeout, NodeFailed, WorkflowRejected
+from handler.errors import ComfyCrashed, JobCancelled, JobTimeout, NodeFailed, WorkflowRejected
 
 GRAPH = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {}, "_meta": {"title": "Checkpoint"}},
@@ -79,7 +79,7 @@ def test_a_socket_that_always_breaks_is_an_error():
     """After three runs without a picture, the client gives up within a bounded time."""
     with (
         StandIn(transcript("success"), faults=["close"] * 9) as server,
-        pytest.raises(ComfyUnavailable, match="3 runs"),
+        pytest.raises(ComfyCrashed, match="3 runs"),
     ):
         run(server)
     assert len(server.submissions) == 3
@@ -89,24 +89,24 @@ def test_a_run_that_comfyui_forgot_is_an_error():
     """If the socket breaks and neither queue nor history knows the run, ComfyUI was restarted: an error."""
     with (
         StandIn(transcript("success"), faults=["close"], knows=False) as server,
-        pytest.raises(ComfyUnavailable, match="no longer knows"),
+        pytest.raises(ComfyCrashed, match="no longer knows"),
     ):
         run(server)
 
 
 def test_a_broken_submission_is_an_error():
     """If /prompt does not answer, the job fails and the run is removed."""
-    with StandIn(transcript("success"), faults=["reset"]) as server, pytest.raises(ComfyUnavailable):
+    with StandIn(transcript("success"), faults=["reset"]) as server, pytest.raises(ComfyCrashed):
         run(server)
     (prompt_id,) = {body["prompt_id"] for body in server.submissions}
     assert ("interrupt", {"prompt_id": prompt_id}) in server.requests
 
 
 def test_a_server_that_is_gone_is_an_error():
-    """A refused connection is ComfyUnavailable."""
+    """A refused connection is ComfyCrashed."""
     with StandIn(transcript("success")) as server:
         pass
-    with pytest.raises(ComfyUnavailable):
+    with pytest.raises(ComfyCrashed):
         run(server)
 
 

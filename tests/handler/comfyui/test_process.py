@@ -9,8 +9,16 @@ import pytest
 from handler.comfyui.client import ComfyClient
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import ComfyUnavailable, GenerationError, JobCancelled, JobTimeout
+from handler.errors import ComfyUnavailable, JobCancelled, JobTimeout
 from handler.settings import Settings
+
+
+def wait_for_pid(process):
+    end_s = time.monotonic() + 10
+    while process.pid is None:
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    return process.pid
 
 
 @pytest.fixture
@@ -49,33 +57,23 @@ def test_a_full_disk_is_an_error(installed, monkeypatch):
         installed("exit 0").client(Deadline(10))
 
 
-def test_an_end_while_starting_is_an_immediate_error(installed):
-    """If the child ends before it is ready, the error has its exit status and comes without waiting."""
-    before = time.monotonic()
-    with pytest.raises(ComfyUnavailable, match="ended while starting: exit status 3"):
-        installed("echo broken; exit 3").client(Deadline(60))
-    assert time.monotonic() - before < 10
-
-
-def test_a_start_that_never_ends_is_an_error_and_the_child_is_killed(installed):
-    """After START_TIMEOUT_S the child is killed, and the error names the time."""
-    process = installed("exec sleep 600", start_timeout_s=0.5)
-    with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.5 s"):
+def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
+    """Each start may take START_TIMEOUT_S; after three of them the error says how long it had."""
+    process = installed("exec sleep 600", start_timeout_s=0.3)
+    with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.3 s"):
         process.client(Deadline(60))
     process.stop()
     assert process.pid is None
 
 
-def test_a_start_longer_than_the_jobs_times_out(installed):
-    """Jobs with short deadlines time out one by one; the start still ends at its own deadline."""
-    process = installed("exec sleep 600", start_timeout_s=1.0)
-    ends = []
-    for _ in range(4):
-        try:
-            process.client(Deadline(0.4))
-        except GenerationError as exc:
-            ends.append(type(exc))
-    assert ends == [JobTimeout, JobTimeout, ComfyUnavailable, JobTimeout]
+def test_a_start_that_outlasts_the_jobs_goes_on(installed):
+    """Jobs shorter than the start end one by one by their own deadlines; the start by its own, all the same."""
+    process = installed("exec sleep 600", start_timeout_s=0.7)
+    for _ in range(2):
+        with pytest.raises(JobTimeout):
+            process.client(Deadline(0.2))
+    with pytest.raises(ComfyUnavailable):
+        process.client(Deadline(60))
 
 
 def test_a_cancelled_job_does_not_wait_for_the_start(installed):
@@ -85,7 +83,7 @@ def test_a_cancelled_job_does_not_wait_for_the_start(installed):
     deadline.cancel()
     with pytest.raises(JobCancelled):
         process.client(deadline)
-    assert process.pid is not None
+    wait_for_pid(process)
 
 
 def test_stop_ends_the_child_and_its_folder(installed, tmp_path):
@@ -135,5 +133,5 @@ def test_only_the_failed_comfyui_is_restarted(installed):
     with pytest.raises(Exception):  # noqa: B017, PT011
         process.client(deadline)
     pid = process.pid
-    process.restart(stale)
+    process.restart(stale, "reported twice")
     assert process.pid == pid

@@ -1,0 +1,124 @@
+"""ComfyUI's HTTP API, as of ComfyUI 0.30.0 (server.py).
+
+ComfyUI calls a graph "prompt"; only this module uses that name.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from handler.errors import ComfyBroken, WorkflowRejected
+from handler.workflow.workflow import Graph
+
+ACCEPT_TIMEOUT_S = 8.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
+ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory
+NAMED_FAULTS = 5
+
+
+class NoAnswer(Exception):
+    """ComfyUI does not answer, or with something else than its API does."""
+
+
+class Busy(NoAnswer):
+    """ComfyUI accepts connections but does not answer in time."""
+
+
+class ComfyApi:
+    """The requests to one ComfyUI server. Safe to use from several threads.
+
+    All methods raise NoAnswer if ComfyUI does not answer, unless they say otherwise.
+    """
+
+    def __init__(self, address: str) -> None:
+        """`address` is `host:port`."""
+        self._address = address
+        self._http = requests.Session()
+        self._http.trust_env = False  # a loopback connection must not go through a proxy
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._http.close()
+
+    def stats(self) -> Any:
+        """Returns versions and devices."""
+        return self._json("GET", "/system_stats")
+
+    def submit(self, graph: Graph, client_id: str, prompt_id: str, timeout_s: float) -> None:
+        """Queues the graph as the run `prompt_id`.
+
+        Raises:
+            WorkflowRejected: ComfyUI does not accept the graph.
+            ComfyBroken: it failed to look at it.
+        """
+        body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
+        response = self._request("POST", "/prompt", body, timeout_s)
+        if response.status_code >= 500:
+            raise ComfyBroken(f"ComfyUI answered a graph with HTTP {response.status_code}")
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = {}
+        # A graph that is only partly valid gets a 200, and only the valid part would run.
+        if response.status_code != 200 or answer.get("node_errors"):
+            raise WorkflowRejected(_reason(answer, graph) or f"ComfyUI answered with HTTP {response.status_code}")
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Removes a run from the queue, or interrupts it at the next step or node."""
+        self._request("POST", "/queue", {"delete": [prompt_id]})
+        self._request("POST", "/interrupt", {"prompt_id": prompt_id})
+
+    def is_queued(self, prompt_id: str) -> bool:
+        """Returns whether a run is queued or running."""
+        queue = self._json("GET", "/queue")
+        return any(entry[1] == prompt_id for entries in queue.values() for entry in entries)
+
+    def history_entry(self, prompt_id: str) -> Mapping[str, Any] | None:
+        """Returns how a run ended; None if it has not, or is not known."""
+        entry: Mapping[str, Any] | None = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
+        return entry
+
+    def forget(self, prompt_id: str) -> None:
+        """Removes a run from the history, which would otherwise grow with every job; ignores NoAnswer."""
+        with contextlib.suppress(NoAnswer):
+            self._request("POST", "/history", {"delete": [prompt_id]})
+
+    def free(self) -> None:
+        """Makes ComfyUI release the models and the memory that it can; ignores NoAnswer."""
+        with contextlib.suppress(NoAnswer):
+            self._request("POST", "/free", {"unload_models": True, "free_memory": True})
+
+    def _json(self, method: str, path: str) -> Any:
+        response = self._request(method, path)
+        try:
+            response.raise_for_status()
+            return response.json()
+        except requests.RequestException as exc:
+            raise NoAnswer(f"ComfyUI answered HTTP {response.status_code} without JSON") from exc
+
+    def _request(
+        self, method: str, path: str, body: Any = None, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> requests.Response:
+        try:
+            return self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
+        except requests.Timeout as exc:
+            raise Busy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
+        except requests.RequestException as exc:
+            raise NoAnswer(f"ComfyUI does not answer: {type(exc).__name__}") from exc
+
+
+def _reason(answer: Mapping[str, Any], graph: Graph) -> str:
+    """Returns why ComfyUI rejected the graph, with nodes named by their titles."""
+    faults = []
+    for node_id, report in (answer.get("node_errors") or {}).items():
+        node = graph.get(node_id, {})
+        title = node.get("_meta", {}).get("title", node.get("class_type", node_id))
+        for error in report.get("errors", ()):
+            facts = error.get("extra_info", {})
+            value = f" {facts['received_value']!r}" if "received_value" in facts else ""
+            place = f" ({facts['input_name']}{value})" if "input_name" in facts else ""
+            faults.append(f"{title}: {error.get('message')}{place}")
+    if not faults and isinstance(answer.get("error"), Mapping):
+        faults = [str(answer["error"].get("message"))]
+    return "; ".join(faults[:NAMED_FAULTS])
