@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import logging
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from handler.comfyui.client import OnProgress
+from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import GenerationError
 from handler.job import reply
@@ -14,6 +19,9 @@ from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 
 TERMINAL_CHARACTERS = 60
+LEAVE_GRACE_S = 15.0  # for the SDK to report the last job and to end by itself
+
+log = logging.getLogger(__name__)
 
 RunPodJob = Mapping[str, Any]
 Handler = Callable[[RunPodJob], Coroutine[Any, Any, dict[str, Any]]]
@@ -48,6 +56,44 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
             raise
 
     return handle
+
+
+class LeavingWorker:
+    """Handles jobs until ComfyUI is given up, then leaves the field to another worker.
+
+    The job that it has fails, the SDK asks RunPod to replace the worker and takes no other job, and the
+    process ends with status 1. An idle worker ends at once.
+
+    Attributes:
+        config: for `runpod.serverless.start`.
+    """
+
+    def __init__(self, handle: Handler, comfyui: ComfyProcess) -> None:
+        self._handle = handle
+        self._comfyui = comfyui
+        self._jobs = 0
+        self.config: dict[str, Any] = {"handler": self.handle}
+
+    async def handle(self, job: RunPodJob) -> dict[str, Any]:
+        """Is the handler that the SDK calls."""
+        self._jobs += 1
+        try:
+            return await self._handle(job)
+        finally:
+            self._jobs -= 1
+            if self._comfyui.unfit.is_set():
+                self.config["refresh_worker"] = True  # the SDK looks at it after each job
+
+    def watch(self) -> None:
+        """From now on, ends the process when ComfyUI is given up."""
+        threading.Thread(target=self._leave_when_unfit, daemon=True).start()
+
+    def _leave_when_unfit(self) -> None:
+        self._comfyui.unfit.wait()
+        if self._jobs:
+            time.sleep(LEAVE_GRACE_S)
+        log.critical("worker is not fit", extra={"reason": self._comfyui.unfit_reason})
+        os._exit(1)
 
 
 def printed(handle: Handler, results: list[dict[str, Any]]) -> Handler:

@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import typer
 from handler import logs, serverless
 from handler.cli import terminal
 from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, fail
+from handler.comfyui.child import at_parents_end
 from handler.comfyui.process import ComfyProcess
 from handler.errors import GenerationError
 from handler.job import profiles
@@ -55,11 +57,18 @@ def worker(context: typer.Context) -> None:
                 # If it is interrupted, the SDK exits with 0.
                 if not any(result["status"] == "COMPLETED" for result in results):
                     raise typer.Exit(EXIT_FAILED)
+        leaving = serverless.LeavingWorker(handle, comfyui)
         if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
             generator.prepare()  # the SDK's API starts without fitness checks
+            leaving.watch()
         for check in generator.fitness_checks:
             runpod.serverless.register_fitness_check(_ends_with_its_reason(check, comfyui))
-        runpod.serverless.start({"handler": handle})
+        runpod.serverless.register_fitness_check(leaving.watch)
+        # The SDK forks a process that tells RunPod that all is well; it must not outlive this one.
+        os.register_at_fork(after_in_child=at_parents_end(signal.SIGKILL))
+        runpod.serverless.start(leaving.config)
+        if comfyui.unfit.is_set():
+            fail(f"worker is not fit: {comfyui.unfit_reason}")
 
 
 def _ends_with_its_reason(check: Callable[[], None], comfyui: ComfyProcess) -> Callable[[], None]:

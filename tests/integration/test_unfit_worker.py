@@ -1,56 +1,145 @@
-"""A worker that cannot draw takes no job: the real SDK against the control plane, ComfyUI as a child that fails."""
+"""A worker that cannot draw, or no longer can, takes no job and leaves nothing behind.
+
+The real SDK against the control plane; ComfyUI is a child that speaks its protocol and fails as planned.
+"""
 
 import os
+import queue
+import signal
 import subprocess
+import time
+from pathlib import Path
 
+import fake_comfyui
 import pytest
 from control_plane import ControlPlane
 from server import PROGRAM, TINY
 
-NO_DRIVER = """
-echo 'Traceback (most recent call last):'
-echo '  File "/opt/comfyui/main.py", line 190, in <module>'
-echo '    import execution'
-echo 'RuntimeError: Found no NVIDIA driver on your system, see /opt/comfyui/README.md'
-exit 1
-"""
+SMALL = {"prompt": "x", "width": 64, "height": 64}
+CUDA = "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
+NO_DRIVER = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver on your system"
+
+
+class Worker:
+    """The worker on a fake ComfyUI with a plan; `output` is a file."""
+
+    def __init__(self, runpod, folder, **plan):
+        self.output = folder / "output"
+        fake_comfyui.install(folder / "comfyui", **plan)
+        own = {"COMFYUI_DIR": str(folder / "comfyui"), "WARM_UP": "off", "TMPDIR": str(folder)}
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [PROGRAM, "worker"],
+                env=os.environ | TINY | runpod.environment | own,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    @property
+    def last_line(self):
+        return self.output.read_text().splitlines()[-1]
+
+    def family(self):
+        """Returns the processes that it has started: ComfyUI and the SDK's heartbeat, once both are there."""
+        end_s = time.monotonic() + 30
+        while len(found := children(self.process.pid)) < 2:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        return found
 
 
 @pytest.fixture
-def fails_with(tmp_path):
-    """Makes a COMFYUI_DIR whose Python is the shell script."""
+def worker(tmp_path):
+    """Makes a worker: `worker(runpod, graphs=[...])`."""
+    made = []
 
-    def make(script):
-        python = tmp_path / "venv" / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\n{script}")
-        python.chmod(0o755)
-        return str(tmp_path)
+    def make(runpod, **plan):
+        made.append(Worker(runpod, tmp_path, **plan))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.process.kill()
+        one.process.wait()
 
 
-def test_a_worker_that_cannot_start_takes_no_job(fails_with):
-    """If ComfyUI dies at its start, the worker exits with 1, logs the cause last, reports it, and four jobs wait."""
+def children(pid):
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [int(child) for child in found]
+
+
+def is_comfyui(pid):
+    return b"--port" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def until(holds, limit_s=10):
+    end_s = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_worker_that_cannot_start_takes_no_job(worker):
+    """Four jobs wait, ComfyUI dies at each start: exit status 1, and the cause is the last log line and reported."""
     with ControlPlane() as runpod:
         for number in range(4):
-            runpod.submit(f"waiting-{number}", {"prompt": "x", "width": 64, "height": 64})
-        environment = os.environ | TINY | runpod.environment | {"COMFYUI_DIR": fails_with(NO_DRIVER)}
-        done = subprocess.run(
-            [PROGRAM, "worker"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd="/",
-        )
-    cause = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver on your system, see README.md"
-    assert done.returncode == 1
-    assert cause in done.stdout.splitlines()[-1]
+            runpod.submit(f"waiting-{number}", SMALL)
+        unfit = worker(runpod, starts=["die"] * 9)
+        assert unfit.process.wait(60) == 1
+    assert NO_DRIVER in unfit.last_line
     assert runpod.taken == []
     assert runpod.results.empty()
     (ping,) = runpod.pings
     assert (ping["status"], ping["check"]) == ("unhealthy", "start")
-    assert cause in ping["reason"]
+    assert NO_DRIVER in ping["reason"]
+
+
+def test_a_worker_whose_gpu_breaks_fails_one_job(worker):
+    """A CUDA error that a restart does not cure: that job fails, RunPod is asked for another worker, exit status 1."""
+    with ControlPlane() as runpod:
+        broken = worker(runpod, graphs=["", CUDA, CUDA])
+        for number in range(4):
+            runpod.submit(f"job-{number}", SMALL)
+        job_id, posted, _ = runpod.result()
+        assert (job_id, "output" in posted) == ("job-0", True)
+        job_id, posted, _ = runpod.result()
+        assert (job_id, posted["stopPod"]) == ("job-1", True)
+        assert "an illegal memory access was encountered" in posted["error"]
+        assert broken.process.wait(30) == 1
+        with pytest.raises(queue.Empty):
+            runpod.result(0)
+    assert "an illegal memory access was encountered" in broken.last_line
+    assert runpod.taken == ["job-0", "job-1"]
+
+
+def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
+    """ComfyUI is killed while no job is there, and then dies at each start: exit status 1 with the cause."""
+    with ControlPlane() as runpod:
+        idle = worker(runpod, starts=["", "die", "die", "die"])
+        (comfyui,) = filter(is_comfyui, idle.family())
+        os.kill(comfyui, signal.SIGKILL)
+        assert idle.process.wait(30) == 1
+    assert NO_DRIVER in idle.last_line
+    assert runpod.taken == []
+
+
+def test_nothing_outlives_a_killed_worker(worker, tmp_path):
+    """SIGKILL of the worker ends ComfyUI, although it is stopped, and the heartbeat; no files are left."""
+    with ControlPlane() as runpod:
+        killed = worker(runpod)
+        family = killed.family()
+        (comfyui,) = filter(is_comfyui, family)
+        assert list(tmp_path.glob("comfyui-*"))
+        os.kill(comfyui, signal.SIGSTOP)
+        killed.process.kill()
+        until(lambda: all(map(is_gone, family)))
+        until(lambda: not list(tmp_path.glob("comfyui-*")))
