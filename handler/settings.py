@@ -69,7 +69,7 @@ class WorkerSettings(_FromEnvironment):
 
 
 class InstallationSettings(_FromEnvironment):
-    """Where things are on this machine; the Docker image sets its own."""
+    """The device, and folders on this machine; the defaults fit the Docker image, too."""
 
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="auto: gpu if there is one; without one, only the profile tiny uses the CPU"
