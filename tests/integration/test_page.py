@@ -37,7 +37,7 @@ def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     for ground, expected in [("Black", (0, 0, 0)), ("White", (255, 255, 255))]:
         page.get_by_label(ground, exact=True).check()
         assert colour_in_the_corner(page) == expected
-    page.get_by_label("Which colour").fill("#ff0080")
+    page.get_by_label("Background colour").fill("#ff0080")
     assert colour_in_the_corner(page) == (255, 0, 128)
     page.get_by_label("Checkerboard").check()
     page.screenshot(path=tmp_path / "page.png", full_page=True)
@@ -59,7 +59,7 @@ def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     expect(page.locator("#last img")).to_have_count(2)
     page.locator("#last button").last.click()
     expect(page.locator("#facts")).to_contain_text("a green leaf")
-    page.get_by_role("button", name="Forget them").click()
+    page.get_by_role("button", name="Clear").click()
     expect(page.locator("#last img")).to_have_count(0)
 
 

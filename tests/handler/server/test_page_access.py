@@ -29,13 +29,13 @@ def test_a_server_with_keys_asks_for_one(open_page, service):
     """The field appears when it is needed, and with the key the page loads the server's limits."""
     with serving(service(api_keys=KEY)) as url:
         page = open_page(url)
-        expect(page.get_by_label("Key of this server")).to_be_visible()
+        expect(page.get_by_label("API key")).to_be_visible()
         expect(page.get_by_role("status")).to_contain_text("Bearer")
-        page.get_by_label("Key of this server").fill(KEY)
-        page.get_by_label("Key of this server").press("Tab")
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_label("API key").press("Tab")
         expect(page.locator("#width option")).not_to_have_count(0)
         page.get_by_role("button", name="Draw").click()
-        expect(page.get_by_role("status")).to_have_text("waiting for its turn")
+        expect(page.get_by_role("status")).to_have_text("queued")
         page.goto("about:blank")  # it would ask on and on
         page.complaints[:] = [line for line in page.complaints if "401" not in line]
 
