@@ -17,3 +17,21 @@ def test_every_route_has_examples_for_every_error(client):
     schema = description["paths"][TXT2IMG]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["prompt"]
     assert schema["properties"]["width"]["default"] == 128
+
+
+def references(value):
+    """Yields every $ref in a description."""
+    if isinstance(value, dict):
+        yield from [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        value = list(value.values())
+    for child in value if isinstance(value, list) else []:
+        yield from references(child)
+
+
+def test_every_reference_is_a_component_and_every_component_is_used(client):
+    """A job's input has the workflow's own schema, and no schema is FastAPI's."""
+    description = client.get("/openapi.json").json()
+    schemas = description["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} == set(schemas)
+    assert schemas["RunRequest"]["properties"]["input"]["properties"]["width"]["default"] == 128
+    assert description["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
