@@ -147,3 +147,11 @@ def test_named_variables_exist(document):
     known += "".join(path.read_text("utf-8") for path in programs if path.is_file())
     named = {name for snippet in snippets(document) for name in re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+", snippet)}
     assert [name for name in sorted(named) if not re.search(rf"\b{name}", known)] == []
+
+
+def test_documents_named_in_code_exist():
+    """Comments, messages and scripts name no document that was moved or removed."""
+    code = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    code += [*(ROOT / "scripts").iterdir(), ROOT / "Dockerfile", ROOT / "models.txt", ROOT / "docker-bake.hcl"]
+    named = {name for path in code for name in re.findall(r"\b(?:\w+/)*\w+\.md\b", path.read_text("utf-8"))}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
