@@ -83,9 +83,7 @@ def error_docs(*kinds: type[LayerdiffuseError]) -> Docs:
             http_status(kind), {"model": ErrorReply, "content": {"application/json": {"examples": {}}}}
         )
         examples = response["content"]["application/json"]["examples"]
-        examples[kind.code] = {
-            "value": {"error": {"code": kind.code, "message": MESSAGES.get(kind, ""), "details": []}}
-        }
+        examples[kind.code] = {"value": {"error": {"code": kind.code, "message": MESSAGES[kind], "details": []}}}
         response["description"] = ", ".join(f"`{code}`" for code in examples)
     return docs
 
