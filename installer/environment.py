@@ -35,7 +35,7 @@ class Environment:
 def ensure(uv: Path, environment: Environment, say: Callable[[str], None], anew: bool = False) -> str:
     """Installs what the lock files list and removes everything else; returns the result in words.
 
-    A damaged environment is made again from scratch, since uv considers a package with missing files installed.
+    A damaged environment is made again from scratch, because uv regards a package with missing files as installed.
 
     Raises:
         SetupError: uv failed, or files are missing right after the install.
@@ -44,7 +44,7 @@ def ensure(uv: Path, environment: Environment, say: Callable[[str], None], anew:
     fault = "repair requested" if anew else find_fault(environment)
     is_current = fault is None and stamp.exists() and stamp.read_text(encoding="utf-8") == environment.state()
     if not is_current:
-        say(f"{fault or 'not as its lock files say'}, installing")
+        say(f"{fault or 'differs from its lock files'}, installing")
         if fault is not None:
             create_empty(uv, folder)
         _sync(uv, environment)
@@ -65,7 +65,7 @@ def create_empty(uv: Path, folder: Path) -> None:
 
 
 def find_fault(environment: Environment) -> str | None:
-    """Returns what is damaged or missing, in words; None if the environment is sound."""
+    """Returns what is damaged or missing, in words; None if the environment is complete."""
     if not environment.folder.is_dir():
         return "missing"
     if not environment.python.exists():
@@ -74,7 +74,7 @@ def find_fault(environment: Environment) -> str | None:
 
 
 def damages(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields each package whose files are not as its RECORD lists them, with the first such file in words.
+    """Yields each package whose files differ from its RECORD, with the first such file in words.
 
     Only existence and size are compared, so that it takes milliseconds; bytecode does not count.
     """
