@@ -12,7 +12,7 @@ import requests
 from handler.errors import ComfyBroken, WorkflowRejected
 from handler.workflow.workflow import Graph
 
-ACCEPT_TIMEOUT_S = 8.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
+ACCEPT_TIMEOUT_S = 5.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
 ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory
 NAMED_FAULTS = 5
 

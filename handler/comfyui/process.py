@@ -30,10 +30,12 @@ class ComfyProcess:
 
     Attributes:
         unfit: set while no job should wait for ComfyUI: it was given up, or fails at every start.
+        unfit_reason: why.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.unfit = threading.Event()
+        self.unfit_reason = ""
         self._settings = settings
         self._changed = threading.Condition()
         self._recovery = Recovery()
@@ -42,7 +44,7 @@ class ComfyProcess:
         self._child: Child | None = None
         self._ended: Child | None = None
         self._starts = 0
-        self._unfit_reason = ""
+        self._is_closed = False
         self._xformers_failure = ""
 
     def __enter__(self) -> Self:
@@ -59,13 +61,15 @@ class ComfyProcess:
             JobTimeout, JobCancelled: by `deadline`.
         """
         with self._changed:
+            if self._is_closed:
+                raise ComfyUnavailable("ComfyUI was stopped")
             if self._thread is None:
                 self._stop = threading.Event()
                 self._thread = threading.Thread(target=self._keep_running, args=(self._stop,), daemon=True)
                 self._thread.start()
             while self._child is None or not self._child.is_ready:
                 if self.unfit.is_set() or self._stop.is_set():
-                    raise ComfyUnavailable(self._unfit_reason or "ComfyUI was stopped")
+                    raise ComfyUnavailable(self.unfit_reason or "ComfyUI was stopped")
                 self._changed.wait(min(POLL_S, deadline.left_s()))
             return self._child.client
 
@@ -80,11 +84,6 @@ class ComfyProcess:
         """Whether ComfyUI takes graphs."""
         child = self._child
         return child is not None and child.is_ready
-
-    @property
-    def unfit_reason(self) -> str:
-        """Why it is `unfit`."""
-        return self._unfit_reason
 
     def restarts(self) -> int:
         """Returns how often ComfyUI was restarted."""
@@ -144,14 +143,18 @@ class ComfyProcess:
         """
         if self._settings.attention != "auto" or self.options().attention != "xformers":
             return False
-        self.stop()
+        self._end()
         self._xformers_failure = reason
         self._recovery = Recovery()  # what failed so far may have been due to xformers
         self.unfit.clear()
         return True
 
     def stop(self) -> None:
-        """Stops ComfyUI and removes its files; does nothing if it does not run."""
+        """Stops ComfyUI for good and removes its files."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         with self._changed:
             thread, self._thread = self._thread, None
             self._stop.set()
@@ -173,7 +176,7 @@ class ComfyProcess:
 
     def _set_unfit(self, reason: str) -> None:
         log.critical("ComfyUI is given up", extra={"reason": reason})
-        self._unfit_reason = reason
+        self.unfit_reason = reason
         self.unfit.set()
         self._changed.notify_all()
 

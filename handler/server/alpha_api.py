@@ -36,6 +36,8 @@ router = APIRouter()
 )
 async def txt2img(service: ServiceOf, request: Request, body: JsonObjectOf) -> Txt2ImgReply:
     """Generates a picture and responds with its URL. Closing the connection cancels the job."""
+    if (error := service.readiness.error) is not None:
+        raise error
     job = JobRequest(body, ttl_s=TTL_S, is_sent_as_base64=False)
     job_id = await service.dispatcher.submit(job, KEEP_S, "alpha-")
     record = await _wait(service.dispatcher, job_id, request)

@@ -1,7 +1,6 @@
 """The ASGI application: routes, access, errors and the life of the worker behind them."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +8,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import handler
-from handler.errors import GenerationError
-from handler.server import alpha_api, error_responses, openapi, operations, runpod_api
+from handler.server import alpha_api, background, error_responses, openapi, operations, runpod_api
 from handler.server.access import LOOPBACK, HostCheck, KeyCheck, is_loopback
 from handler.server.service import Service
-
-log = logging.getLogger(__name__)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -22,13 +18,14 @@ def make_app(service: Service) -> FastAPI:
     settings = service.settings
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.dispatcher.running():
-            warm_up = asyncio.create_task(_warm_up(app, service))
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        readiness = service.readiness
+        async with service.dispatcher.running(lambda: readiness.can_draw):
+            preparation = background.start(readiness.prepare())
             yield
             service.dispatcher.stop()
-            warm_up.cancel()
-        await asyncio.to_thread(service.stop)
+            preparation.cancel()
+        await asyncio.to_thread(readiness.comfyui.stop)
 
     app = FastAPIOffline(
         title="layerdiffuse-alpha",
@@ -39,7 +36,6 @@ def make_app(service: Service) -> FastAPI:
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
     )
     app.state.service = service
-    app.state.ping_status = 204
     app.include_router(runpod_api.router, prefix="/v2/{endpoint}", tags=["RunPod's job API"])
     app.include_router(alpha_api.router, prefix="/alpha/v1", tags=["alpha API"])
     app.include_router(operations.router, tags=["operations"])
@@ -52,13 +48,3 @@ def make_app(service: Service) -> FastAPI:
         own = [settings.public_url.host] if settings.public_url and settings.public_url.host else []
         app.add_middleware(HostCheck, names=[*LOOPBACK, *own])
     return app
-
-
-async def _warm_up(app: FastAPI, service: Service) -> None:
-    try:
-        await asyncio.to_thread(service.prepare)
-    except GenerationError as exc:
-        log.error("warm-up failed", extra={"code": exc.code, "reason": exc.message})  # noqa: TRY400
-        app.state.ping_status = 503
-    else:
-        app.state.ping_status = 200

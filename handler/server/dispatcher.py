@@ -24,6 +24,7 @@ from handler.settings import Settings
 from handler.workflow.parameters import Request
 
 STOP_GRACE_S = 6.0  # for the running job after a stop signal; container engines wait ten seconds
+READY_POLL_S = 0.1
 STORAGE_RETRY_S = 1.0
 SAVE_TRIES = 30
 
@@ -51,13 +52,13 @@ class Dispatcher:
         self._lost: set[str] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Runs jobs during the block.
+    async def running(self, can_draw: Callable[[], bool]) -> AsyncIterator[None]:
+        """Runs jobs during the block, while the worker can draw.
 
         At its end the running job has STOP_GRACE_S to finish; otherwise it is queued again for the next start.
         """
         async with self._webhooks.running():
-            loop = background.start(self._run_jobs())
+            loop = background.start(self._run_jobs(can_draw))
             timed_out = functools.partial(self._on_finished, status=Status.TIMED_OUT)
             cleanup = background.start(clean_up(self._store, self._pictures, self._settings, timed_out))
             try:
@@ -114,6 +115,7 @@ class Dispatcher:
         log.warning("job refused", extra={"job_id": job_id, "code": error.code})
         await asyncio.to_thread(self._store.add_failed, job_id, job, keep_s, error)
         self._metrics.accepted.inc()
+        self._metrics.errors.labels(error.code).inc()
         self._on_finished(job_id, Status.after(error))
         return job_id
 
@@ -171,8 +173,12 @@ class Dispatcher:
             raise StorageUnavailable("the result of this job could not be stored, it runs again at the next start")
         return record
 
-    async def _run_jobs(self) -> None:
+    async def _run_jobs(self, can_draw: Callable[[], bool]) -> None:
         while not self._stopping.is_set():
+            if not can_draw():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), READY_POLL_S)
+                continue
             self._queued.clear()
             try:
                 running = await self._take()
@@ -204,6 +210,7 @@ class Dispatcher:
         except GenerationError as exc:
             if isinstance(exc, JobCancelled) and await self._put_back(running):
                 return
+            self._metrics.errors.labels(exc.code).inc()
             status, save = Status.after(exc), functools.partial(self._store.fail, running.id, exc)
         else:
             self._metrics.observe(outcome.info["seconds"])

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from handler.server.openapi import GENERAL, Docs, error_docs
@@ -13,7 +13,7 @@ PAGE = Path(__file__).with_name("page.html")
 PING_DOCS: Docs = {
     200: {"description": "ready"},
     204: {"description": "starting"},
-    503: {"description": "could not start"},
+    503: {"description": "cannot draw; the log has the reason"},
 }
 METRICS_DOCS: Docs = {200: {"description": "metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
@@ -21,9 +21,10 @@ router = APIRouter()
 
 
 @router.get("/ping", response_class=Response, responses=PING_DOCS)
-async def ping(request: Request) -> Response:
-    """Whether the worker is ready: 204 while it starts, then 200, or 503 if it could not start."""
-    return Response(status_code=request.app.state.ping_status)
+async def ping(service: ServiceOf) -> Response:
+    """Whether the worker can draw now: 200, 204 while it or ComfyUI starts, or 503 if it cannot."""
+    readiness = service.readiness
+    return Response(status_code=503 if readiness.error else 200 if readiness.is_up else 204)
 
 
 @router.get("/metrics", response_class=Response, responses=METRICS_DOCS | error_docs(*GENERAL))

@@ -136,6 +136,8 @@ class JobCounts(BaseModel):
 class WorkerCounts(BaseModel):
     idle: int
     running: int
+    initializing: int
+    unhealthy: int
 
 
 class Health(BaseModel):

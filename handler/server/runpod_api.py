@@ -98,7 +98,7 @@ async def purge_queue(service: ServiceOf) -> Purged:
 
 @router.get("/health", responses=error_docs(*GENERAL))
 async def health(service: ServiceOf) -> Health:
-    """Counts of the stored jobs by state, and whether the worker is busy."""
+    """Counts of the stored jobs by state, and what the worker does now."""
     counts = await asyncio.to_thread(service.store.counts)
     retried = await asyncio.to_thread(service.store.retried)
     busy = service.dispatcher.is_busy
@@ -109,7 +109,14 @@ async def health(service: ServiceOf) -> Health:
         in_queue=counts[Status.IN_QUEUE],
         retried=retried,
     )
-    return Health(jobs=jobs, workers=WorkerCounts(idle=int(not busy), running=int(busy)))
+    readiness = service.readiness
+    workers = WorkerCounts(
+        idle=int(readiness.is_up and not busy),
+        running=int(busy),
+        initializing=int(not readiness.is_up and not busy and readiness.error is None),
+        unhealthy=int(readiness.error is not None),
+    )
+    return Health(jobs=jobs, workers=workers)
 
 
 async def _submit(service: Service, request: RunRequest, keep_s: float, prefix: str = "") -> str:

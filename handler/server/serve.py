@@ -20,6 +20,7 @@ from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.readiness import Readiness
 from handler.server.service import Service
 from handler.settings import Settings
 
@@ -55,7 +56,9 @@ def serve(generator: Generator, settings: Settings) -> None:
         try:
             metrics = Metrics()
             metrics.watch("alpha_queue_length", "Queued jobs.", store.queued)
-            metrics.watch("alpha_comfyui_restarts", "Restarts of ComfyUI.", generator.comfyui.restarts)
+            comfyui = generator.comfyui
+            metrics.watch_counter("alpha_comfyui_restarts", "Restarts of ComfyUI.", comfyui.restarts)
+            metrics.watch("alpha_comfyui_up", "Whether ComfyUI takes graphs.", lambda: comfyui.is_ready)
             dispatcher = Dispatcher(store, Runner(generator, Buckets(settings)), pictures, settings, metrics)
             service = Service(
                 settings=settings,
@@ -63,8 +66,7 @@ def serve(generator: Generator, settings: Settings) -> None:
                 store=store,
                 pictures=pictures,
                 metrics=metrics,
-                prepare=generator.prepare,
-                stop=generator.comfyui.stop,
+                readiness=Readiness(generator.prepare, comfyui),
                 input_schema=generator.input_schema(),
             )
             host, port, *_ = listener.getsockname()

@@ -1,6 +1,5 @@
 """What the routes depend on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.readiness import Readiness
 from handler.settings import Settings
 
 
@@ -18,8 +18,6 @@ class Service:
     """The parts of one server.
 
     Attributes:
-        prepare: starts ComfyUI and loads the models; runs in a thread.
-        stop: stops ComfyUI; runs in a thread.
         input_schema: JSON Schema of a job's input.
     """
 
@@ -28,8 +26,7 @@ class Service:
     store: JobStore
     pictures: PictureStore
     metrics: Metrics
-    prepare: Callable[[], None]
-    stop: Callable[[], None]
+    readiness: Readiness
     input_schema: dict[str, Any]
 
 

@@ -130,6 +130,6 @@ def test_every_accepted_job_ends_once(server, clients, seconds):
         finished = sum(value for name, value in counts.items() if name.startswith("alpha_jobs_finished_total"))
         assert finished == counts["alpha_jobs_accepted_total"]
         assert counts['alpha_jobs_finished_total{outcome="completed"}'] >= len(drawn)
-        assert counts["alpha_comfyui_restarts"] == 0
+        assert counts["alpha_comfyui_restarts_total"] == 0
         assert grown_bytes < GROWTH_BYTES
         print(f"{finished:.0f} jobs, {len(drawn)} pictures kept, {crowd.refused} refused, {grown_bytes / 1e6:+.1f} MB")

@@ -3,9 +3,10 @@ import dataclasses
 
 import pytest
 from fastapi.testclient import TestClient
-from painter import painted_service, serving
+from painter import Up, painted_service, serving
 
 from handler.server.app import make_app
+from handler.server.readiness import Readiness
 from handler.settings import Settings
 
 
@@ -18,7 +19,7 @@ def make(tmp_path):
         service, painter = painted_service(
             Settings(profile="tiny", data_dir=tmp_path, job_timeout_s=20, **more), buckets
         )
-        service = dataclasses.replace(service, prepare=prepare)
+        service = dataclasses.replace(service, readiness=Readiness(prepare, Up()))
         client = TestClient(make_app(service), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
         client.__enter__()
         client.painter, client.service = painter, service

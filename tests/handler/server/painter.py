@@ -13,10 +13,23 @@ from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.readiness import Readiness
 from handler.server.serve import Server
 from handler.server.service import Service
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+
+
+class Up:
+    """A ComfyUI that runs; tests change how it is."""
+
+    def __init__(self):
+        self.is_ready = True
+        self.unfit = threading.Event()
+        self.unfit_reason = ""
+
+    def stop(self):
+        pass
 
 
 class Painter:
@@ -72,8 +85,7 @@ def painted_service(settings, buckets=None):
         store=store,
         pictures=pictures,
         metrics=metrics,
-        prepare=lambda: None,
-        stop=lambda: None,
+        readiness=Readiness(lambda: None, Up()),
         input_schema=profiles.load(settings).input_schema(),
     )
     return service, painter

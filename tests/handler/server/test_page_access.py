@@ -4,9 +4,10 @@ import dataclasses
 import threading
 
 import pytest
-from painter import painted_service, serving
+from painter import Up, painted_service, serving
 from playwright.sync_api import expect
 
+from handler.server.readiness import Readiness
 from handler.settings import Settings
 
 KEY = "open sesame"
@@ -19,7 +20,9 @@ def service(tmp_path):
 
     def make(**more):
         service, _ = painted_service(Settings(profile="tiny", data_dir=tmp_path, **more))
-        return dataclasses.replace(service, prepare=lambda: started.wait(60), stop=started.set)
+        comfyui = Up()
+        comfyui.stop = started.set
+        return dataclasses.replace(service, readiness=Readiness(lambda: started.wait(60), comfyui))
 
     yield make
     started.set()
