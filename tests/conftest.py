@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["browser", "command_line"]
 
 HERE = Path(__file__).parent
 WITH_TORCH = {"custom_nodes", "training"}

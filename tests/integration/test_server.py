@@ -132,7 +132,7 @@ def test_the_command_line_draws_with_a_server(server, tmp_path):
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a-2.png").read_bytes()
 
 
-def test_the_command_line_says_what_went_wrong(server, tmp_path):
+def test_the_command_line_says_what_went_wrong(server, command_line, tmp_path):
     """It exits with a status and one sentence, and leaves no file."""
     unreachable = f"http://127.0.0.1:{free_port()}"
     for arguments, status, reason in [
@@ -142,21 +142,21 @@ def test_the_command_line_says_what_went_wrong(server, tmp_path):
         (["--endpoint", "x"], 2, "RUNPOD_API_KEY"),
         (["--seed", "-1"], 1, "invalid_input: seed must be an integer"),
     ]:
-        done = program("generate", "-o", "a.png", *arguments, cwd=tmp_path, RUNPOD_API_KEY="")
+        done = command_line("generate", "-o", str(tmp_path / "a.png"), *arguments, RUNPOD_API_KEY="")
         assert (done.returncode, reason in done.stderr) == (status, True), (arguments, done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_data_folder_is_for_one_server(server, tmp_path):
+def test_one_data_folder_is_for_one_server(server, command_line, tmp_path):
     """A second server, which would run the first one's jobs, stops with one sentence."""
-    done = program("serve", DATA_DIR=str(server.data_dir), PORT="0")
+    done = command_line("serve", DATA_DIR=str(server.data_dir), PORT="0")
     assert (done.returncode, "another server uses DATA_DIR" in done.stderr) == (1, True)
-    done = program("serve", DATA_DIR=str(tmp_path), PORT=str(server.port))
+    done = command_line("serve", DATA_DIR=str(tmp_path), PORT=str(server.port))
     assert (done.returncode, "cannot listen on" in done.stderr) == (2, True)
 
 
-def test_a_server_without_keys_stays_on_loopback(tmp_path):
+def test_a_server_without_keys_stays_on_loopback(command_line, tmp_path):
     """By default it does not start on other addresses without keys."""
-    done = program("serve", DATA_DIR=str(tmp_path), LISTEN_HOST="::", PORT="0")
+    done = command_line("serve", DATA_DIR=str(tmp_path), LISTEN_HOST="::", PORT="0")
     assert done.returncode == 2
     assert "without API_KEYS the server listens on loopback only" in done.stderr

@@ -1,34 +1,6 @@
 """Wrong arguments and settings of the command line; the commands run in this process."""
 
-import logging
-import signal
-import sys
-
 import pytest
-
-from handler.cli import main
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the program: `run(arguments, environment)` returns its exit status and what it printed."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def run(arguments, environment):
-        for name, value in {"PROFILE": "tiny", "DEVICE": "cpu", **environment}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["layerdiffuse-alpha", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            main.main()
-        return exited.value.code, *capsys.readouterr()
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for number, handler in signals.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +28,9 @@ def run(monkeypatch, capsys):
         (["generate", "--steps", "3"], {}, "No such option"),
     ],
 )
-def test_wrong_use_is_an_error_message(run, arguments, environment, reason):
+def test_wrong_use_is_an_error_message(command_line, arguments, environment, reason):
     """Wrong arguments and settings stop the program with a reason and without a traceback."""
-    status, out, err = run(arguments, environment)
-    assert status in (1, 2)
-    assert reason in err
-    assert "Traceback" not in err + out
+    done = command_line(*arguments, **environment)
+    assert done.returncode in (1, 2)
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
