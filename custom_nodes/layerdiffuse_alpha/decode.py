@@ -16,6 +16,7 @@ DECODER_OF_VERSION = {
 }
 LATENT_SCALE = 2**LATENT_LEVEL
 MOST_FRAMES = 3
+CPU_BATCH_BYTES = 32 << 20
 
 REQUIRED = {
     "sd_version": (list(DECODER_OF_VERSION), {"default": "SDXL"}),
@@ -147,13 +148,15 @@ def _vote(
 ) -> torch.Tensor:
     """Returns the result of `views.decode`, with the number of views per batch that is fastest on the device.
 
-    A CPU is fastest with one view at a time, because more do not fit in its caches (512x512, eight at once:
-    1.7 times as slow). Other devices decode as many views at once as fit in free memory. If memory runs
-    out all the same, they are decoded one at a time, as in the old pack.
+    A CPU is fastest if a batch fits in its caches: eight views of 64x64 at once take 0.56 of the time with the
+    tiny decoder, but from 128x128 on they are no faster (512x512: 1.7 times as slow), and are decoded one at a
+    time. Other devices decode as many views at once as fit in free memory. If memory runs out all the same,
+    they are decoded one at a time, as in the old pack.
     """
     if comfy.model_management.is_device_cpu(pixels.device):
         latent, pixels = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (latent, pixels))
-        return views.decode(decoder, pixels, latent, passes, at_once=1)
+        fits = passes * view_bytes <= CPU_BATCH_BYTES
+        return views.decode(decoder, pixels, latent, passes, at_once=passes if fits else 1)
     fit = int(comfy.model_management.get_free_memory(pixels.device) // view_bytes)
     try:
         return views.decode(decoder, pixels, latent, passes, at_once=min(max(fit, 1), passes))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layerdiffuse_alpha import views
+from layerdiffuse_alpha import decode, views
 
 
 @pytest.mark.parametrize(("count", "rank"), [(8, 4), (4, 2), (1, 1)])
@@ -55,4 +55,13 @@ def test_eight_views_are_one_batch_where_shapes_allow(size, batches):
     """A square picture's eight views are decoded together, another's in two batches of four."""
     shift_right.shapes = []
     views.decode(shift_right, torch.rand(1, 3, *size), torch.randn(1, 4, size[0] // 8, size[1] // 8), 8, 8)
+    assert [shape[0] for shape in shift_right.shapes] == batches
+
+
+@pytest.mark.parametrize(("size", "batches"), [(64, [8]), (128, [1] * 8)])
+def test_a_cpu_decodes_at_once_what_fits_in_its_caches(size, batches):
+    """All views of a small picture of the tiny model, else one at a time."""
+    shift_right.shapes = []
+    view_bytes = size * size * 256 * 4  # as the tiny decoder needs in fp32
+    decode._vote(shift_right, torch.rand(1, 3, size, size), torch.randn(1, 4, size // 8, size // 8), 8, view_bytes)
     assert [shape[0] for shape in shift_right.shapes] == batches
