@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -185,25 +184,19 @@ def test_a_price_is_that_of_the_gpu(gpu, usd):
     assert (price_of(gpu) or {}).get("usd_per_second") == usd
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
-def test_the_page_works_in_a_browser(passed, tmp_path):
+def test_the_page_works_in_a_browser(passed, browser, tmp_path):
     """Every picture is painted, the page fits a phone, and nothing is loaded or logged."""
-    from playwright.sync_api import sync_playwright
-
     file = tmp_path / "verify.html"
     file.write_text(passed[2], "utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 400, "height": 800})
-        requests, complaints = [], []
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda line: complaints.append(line.text))
-        page.goto(file.as_uri())
-        painted = page.locator(".pair div").evaluate_all(
-            "boxes => boxes.map(box => getComputedStyle(box).backgroundImage.startsWith('url(\"data:'))"
-        )
-        assert painted == [True] * 24
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
-        assert complaints == []
-        browser.close()
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda line: complaints.append(line.text))
+    page.goto(file.as_uri())
+    painted = page.locator(".pair div").evaluate_all(
+        "boxes => boxes.map(box => getComputedStyle(box).backgroundImage.startsWith('url(\"data:'))"
+    )
+    assert painted == [True] * 24
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+    assert complaints == []
