@@ -14,7 +14,7 @@ from handler.settings import Settings
 
 
 def wait_for_pid(process):
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while process.pid is None:
         assert time.monotonic() < end_s
         time.sleep(0.01)

@@ -22,7 +22,7 @@ def status(client, job_id):
 
 def when(client, job_id, *statuses):
     """Returns the job as soon as it has one of these statuses."""
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while (job := status(client, job_id))["status"] not in statuses:
         assert time.monotonic() < end_s, job
         time.sleep(0.01)

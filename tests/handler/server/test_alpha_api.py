@@ -114,7 +114,7 @@ def test_closing_the_connection_cancels_the_job(tmp_path, prompt, serve_painted)
     """At once, whether it is running or queued; the next job runs."""
     url, service, painter = serve_painted()
     if prompt == "queued":
-        requests.post(f"{url}{JOBS}/run", json={"input": {"prompt": "wait"}}, timeout=10)
+        requests.post(f"{url}{JOBS}/run", json={"input": {"prompt": "wait"}}, timeout=60)
     with pytest.raises(requests.ReadTimeout):
         requests.post(f"{url}{TXT2IMG}", json={"prompt": prompt}, timeout=0.5)
     end_s = time.monotonic() + 2
@@ -122,6 +122,6 @@ def test_closing_the_connection_cancels_the_job(tmp_path, prompt, serve_painted)
         assert time.monotonic() < end_s
         time.sleep(0.01)
     painter.go_on.set()
-    answer = requests.post(f"{url}{JOBS}/runsync", json={"input": {"prompt": "next"}}, timeout=10).json()
+    answer = requests.post(f"{url}{JOBS}/runsync", json={"input": {"prompt": "next"}}, timeout=60).json()
     assert answer["status"] == "COMPLETED"
     assert "queued" not in painter.prompts

@@ -140,7 +140,7 @@ def test_a_stopped_download_resumes(run, server, tmp_path, signum):
         time.sleep(0.02)
     process.send_signal(signum)
     try:
-        assert process.wait(5) != 0
+        assert process.wait(60) != 0
     finally:
         process.kill()
         process.wait()
