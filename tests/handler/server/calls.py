@@ -35,3 +35,11 @@ def error(response):
     assert set(body) == {"error"}
     assert set(body["error"]) == {"code", "message", "details"}
     return response.status_code, body["error"]["code"], body["error"]["message"]
+
+
+def until(is_so):
+    """Returns as soon as `is_so()` is true."""
+    end_s = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
