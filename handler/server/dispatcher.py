@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
 
-from handler.deadline import Deadline
 from handler.errors import GenerationError, InvalidInput, JobCancelled, StorageUnavailable
 from handler.job.runner import Runner
 from handler.server import background
@@ -106,11 +104,7 @@ class Dispatcher:
         return job_id
 
     async def submit_failed(self, job: JobRequest, error: InvalidInput, keep_s: float, prefix: str = "") -> str:
-        """Stores a job that has failed already, and returns its id.
-
-        Raises:
-            StorageUnavailable: it was not accepted.
-        """
+        """Stores a job that has failed already, and returns its id; raises StorageUnavailable if it is not accepted."""
         job_id = f"{prefix}{uuid.uuid4()}"
         log.warning("job refused", extra={"job_id": job_id, "code": error.code})
         await asyncio.to_thread(self._store.add_failed, job_id, job, keep_s, error)
@@ -196,11 +190,8 @@ class Dispatcher:
             record = await asyncio.to_thread(self._store.take)
             if record is None:
                 return None
-            limits_s = [self._settings.job_timeout_s, record.ends_s - time.time()]
-            if record.request.execution_timeout_s is not None:
-                limits_s.append(record.request.execution_timeout_s)
-            deadline = Deadline(max(0.0, min(limits_s)))
-            self._running = RunningJob(record, self._requests.pop(record.id, None), deadline)
+            request = self._requests.pop(record.id, None)
+            self._running = RunningJob(record, request, self._settings.job_timeout_s)
             return self._running
 
     async def _run(self, running: RunningJob) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import time
 
 from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
@@ -26,10 +27,18 @@ class RunningJob:
         progress: the sampler's last step; None before the first.
     """
 
-    def __init__(self, record: JobRecord, request: Request | None, deadline: Deadline) -> None:
-        """Takes the job's checked input; None if it was accepted before this start of the server, or is retried."""
+    def __init__(self, record: JobRecord, request: Request | None, timeout_s: float) -> None:
+        """Starts the job's deadline.
+
+        Args:
+            request: its checked input; None if it was accepted before this start of the server, or is retried.
+            timeout_s: maximum time on the worker; the job's own limits may be shorter.
+        """
+        limits_s = [timeout_s, record.ends_s - time.time()]
+        if record.request.execution_timeout_s is not None:
+            limits_s.append(record.request.execution_timeout_s)
         self.id = record.id
-        self.deadline = deadline
+        self.deadline = Deadline(max(0.0, min(limits_s)))
         self.is_cancelled = False
         self.finished = asyncio.Event()
         self.progress: Progress | None = None
