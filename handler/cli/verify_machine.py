@@ -23,6 +23,11 @@ TOLD = re.compile(
     r"|loaded completely|loaded partially|prepared for dynamic|Python version|ComfyUI version|Enabled fp16"
     r"|Ran out of memory|No working comfy-aimdo"
 )
+# Lines that end a stage of ComfyUI's start: PyTorch is imported and CUDA is up; everything is imported.
+STAGE_ENDS = {"PyTorch, CUDA": "Total VRAM", "ComfyUI, node packs": "Starting server"}
+
+# What the node pack logs once it has measured whether a patch is in force (custom_nodes/layerdiffuse_alpha/proof.py).
+PROVED = re.compile(r"(\S+) is applied: (\d+) modules return ([\d., ]+) of its effect")
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -86,11 +91,34 @@ class MemorySampler:
                 self._peak_bytes = max(self._peak_bytes, gpu.used_bytes())
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What the node pack measured while it sampled.
+
+    Attributes:
+        patch: the file.
+        modules: number of modules that were measured.
+        shares: how much of the patch's effect each of them shows; 1 is all of it.
+    """
+
+    patch: str
+    modules: int
+    shares: list[float]
+
+
 class ComfyLog(logging.Handler):
-    """Keeps what ComfyUI logs about its devices, and its last lines."""
+    """Keeps what ComfyUI logs about its devices and the patch, and its last lines.
+
+    Attributes:
+        told: lines about devices, number formats and memory.
+        proof: whether the patch is in force; None if the node pack did not say.
+        tail: the last lines.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.proof: Proof | None = None
+        self._ended_s: dict[str, float] = {}
         self.told: list[str] = []
         self.tail: list[str] = []
 
@@ -98,8 +126,23 @@ class ComfyLog(logging.Handler):
         """Receives one line."""
         line = record.getMessage().removeprefix("[INFO] ")
         self.tail = [*self.tail[1 - TAIL_LINES :], line]
+        if found := PROVED.search(line):
+            self.proof = Proof(found[1], int(found[2]), [float(share) for share in found[3].split(",")])
+        for stage, words in STAGE_ENDS.items():
+            if words in line:
+                self._ended_s.setdefault(stage, record.created)
         if TOLD.search(line) and line not in self.told:
             self.told.append(line)
+
+    def start_seconds(self, began_s: float, ready_s: float) -> dict[str, float]:
+        """Returns the seconds of each stage of ComfyUI's start.
+
+        Args:
+            began_s, ready_s: when it was started, and when it answered; seconds since the epoch.
+        """
+        ends = {**self._ended_s, "until it answers": ready_s}
+        begins = [began_s, *ends.values()]
+        return {stage: round(end_s - begin_s, 3) for begin_s, (stage, end_s) in zip(begins, ends.items(), strict=False)}
 
 
 @contextlib.contextmanager

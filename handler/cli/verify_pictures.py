@@ -3,7 +3,7 @@
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,17 +105,6 @@ def median_seconds(drawn: Sequence[Drawn], size: tuple[int, int], workflow: Work
     stages = [stage for stage in dict.fromkeys(stage for seconds in chosen for stage in seconds) if stage != WAIT]
     stages.sort(key=lambda stage: stage == "total")
     return {stage: round(statistics.median(seconds.get(stage, 0.0) for seconds in chosen), 4) for stage in stages}
-
-
-def repeated(first: Drawn, second: Drawn) -> Iterator[tuple[bool, str]]:
-    """Yields whether two drawings of one request are the same picture, and the fact in words; nothing if one failed."""
-    if first.error or second.error:
-        return
-    if first.sha256 == second.sha256:
-        yield True, "the same bytes"
-    else:
-        apart = abs(first.alpha["mean"] - second.alpha["mean"])
-        yield False, f"not the same bytes; mean alpha differs by {apart:.5f}"
 
 
 def reloaded(workflow: Workflow, drawn: Sequence[Drawn]) -> list[str]:

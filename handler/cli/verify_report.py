@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from handler.cli.checks import Finding, Severity
-from handler.cli.verify_machine import Memory
+from handler.cli.verify_machine import Memory, Proof
 from handler.cli.verify_pictures import Drawn
 from handler.cli.verify_weights import Weight
 from handler.comfyui.launch import SECRET
@@ -52,6 +52,7 @@ class Report:
     pictures: list[Drawn] = field(default_factory=list)
     cold_start: dict[str, float] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)
+    patch: Proof | None = None
     gpu_memory: Memory | None = None
     cost: Mapping[str, Any] = field(default_factory=dict)
     comfyui_tail: Sequence[str] = ()

@@ -1,21 +1,18 @@
 """The steps of `verify`, in order. A step that fails is a verdict, and does not stop those that can still run."""
 
 import contextlib
-import json
 import logging
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress, TaskID
 
 import handler
-from handler.cli import checks, verify_machine, verify_pictures, verify_weights
+from handler.cli import checks, verify_machine, verify_pictures, verify_verdicts, verify_weights
 from handler.cli.checks import Finding, Severity
 from handler.cli.verify_pictures import Drawn
 from handler.cli.verify_report import Report
+from handler.cli.verify_verdicts import SEE_ERRORS
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError
@@ -25,11 +22,9 @@ from handler.settings import Settings
 from handler.weights.manifest import BadList
 from handler.workflow.workflow import Workflow
 
-PRICES = Path(__file__).with_name("prices.json")
 NOT_ABOUT_DRAWING = {"address"}  # a finding of doctor that says nothing about this machine's pictures
 LOST_IN_A_ROW = 2  # pictures; if ComfyUI is lost so often, it will not come back
 LOST = (ComfyUnavailable.code, ComfyCrashed.code)
-SEE_ERRORS = "docs/errors.md explains the code; attach the report to an issue if that does not help"
 
 log = logging.getLogger(__name__)
 
@@ -98,27 +93,30 @@ class Verification:
         ):
             generator = Generator(workflow, comfyui, self._settings)
             try:
-                if self._start(generator, comfyui):
+                if self._start(generator, comfyui, comfyui_log):
                     self._pictures(workflow, generator)
+                    patched_keys = sum(weight.patched_keys for weight in self._report.weights if weight.is_used)
+                    self._report.patch = comfyui_log.proof
+                    self._report.verdicts.append(verify_verdicts.of_patch(comfyui_log.proof, patched_keys))
             finally:
                 self._report.comfyui = comfyui_log.told
                 self._report.gpu_memory = sampler.memory()
                 self._report.comfyui_tail = () if self._report.passed else comfyui_log.tail
-        self._judge_memory()
-        self._cost()
+        self._judge_machine()
 
-    def _start(self, generator: Generator, comfyui: ComfyProcess) -> bool:
+    def _start(self, generator: Generator, comfyui: ComfyProcess, comfyui_log: verify_machine.ComfyLog) -> bool:
         """Returns whether ComfyUI runs; a failed warm-up does not keep the pictures from being tried."""
         with self._step("fitness"):
             for check in (generator.check_gpu, generator.check_weights, generator.check_disk):
                 check()
             self._add(Severity.OK, "fitness", "GPU, weights and disk are fine")
-        started_s = time.monotonic()
+        began_s = time.time()
         seconds = self._report.cold_start
         with self._spinner("starting ComfyUI"), self._step("ComfyUI"):
             generator.start()
-            seconds["ComfyUI ready"] = round(time.monotonic() - started_s, 3)
-            self._add(Severity.OK, "ComfyUI", f"ready after {seconds['ComfyUI ready']:.1f} s")
+            ready_s = time.time()
+            seconds |= comfyui_log.start_seconds(began_s, ready_s)
+            self._add(Severity.OK, "ComfyUI", f"ready after {ready_s - began_s:.1f} s")
         if not seconds:
             return False
         self._report.versions = {**self._report.versions, **comfyui.client(Deadline(1)).versions}
@@ -128,7 +126,7 @@ class Verification:
             stages = dict(picture.info["seconds"])
             total_s = stages.pop("total")
             seconds |= {stage: value for stage, value in stages.items() if stage != verify_pictures.WAIT}
-            seconds["in all"] = round(time.monotonic() - started_s, 3)
+            seconds["in all"] = round(time.time() - began_s, 3)
             share = picture.info["alpha"]["transparent"]
             self._add(Severity.OK, "warm-up", f"{share:.0%} of the picture is transparent, in {total_s:.1f} s")
         self._report.options = comfyui.options().reasons
@@ -155,48 +153,20 @@ class Verification:
             self._judge(workflow, drawn, again)
 
     def _judge(self, workflow: Workflow, drawn: list[Drawn], again: Drawn | None) -> None:
-        fine = [picture for picture in drawn if not picture.error]
-        severity = Severity.OK if len(fine) == len(drawn) else Severity.WRONG
-        self._add(severity, "pictures", f"{len(fine)} of {len(drawn)} are transparent")
-        for picture in drawn:
-            if picture.error:
-                self._add(Severity.WRONG, f"picture: {picture.name}", picture.error, SEE_ERRORS)
-        for is_same, fact in verify_pictures.repeated(drawn[0], again) if again else ():
-            self._add(Severity.OK if is_same else Severity.NOTE, "same seed twice", fact)
-        if reloaded := verify_pictures.reloaded(workflow, drawn[1:]):
-            self._add(Severity.WRONG, "cache", f"{', '.join(reloaded)} ran again in later jobs", "see docs/gpu.md")
-        else:
-            self._add(Severity.OK, "cache", "the models stay loaded from job to job")
-        default = workflow.size(workflow.render({}))
-        self._report.stages = verify_pictures.median_seconds(drawn, default, workflow)
-        if self._report.stages:
-            size = "x".join(map(str, default))
-            self._add(Severity.OK, "time", f"{self._report.stages['total']:.2f} s for a picture of {size}, median")
+        report, default = self._report, workflow.size(workflow.render({}))
+        report.stages = verify_pictures.median_seconds(drawn, default, workflow)
+        report.verdicts += verify_verdicts.of_pictures(drawn)
+        report.verdicts += verify_verdicts.of_repetition(drawn[0], again) if again else []
+        report.verdicts.append(verify_verdicts.of_cache(workflow, drawn[1:]))
+        report.verdicts += verify_verdicts.of_time(report.stages, default)
 
-    def _judge_memory(self) -> None:
-        memory = self._report.gpu_memory
-        if memory is None:
-            self._add(Severity.NOTE, "GPU memory", "not measured: the NVIDIA driver reports no GPU")
-        else:
-            before = f"{memory.before_bytes / 1e9:.1f} GB of them before ComfyUI started"
-            self._add(Severity.OK, "GPU memory", f"peak {memory.peak_bytes / 1e9:.1f} GB, {before}")
-
-    def _cost(self) -> None:
-        gpu = next((card["name"] for card in self._report.machine.get("gpus", ())), "the CPU")
-        price = price_of(gpu)
-        if price is None or not self._report.stages:
-            self._add(Severity.NOTE, "cost", f"no price is known for {gpu}")
-            return
-        usd_per_second = price["usd_per_second"]
-        picture_usd = usd_per_second * self._report.stages["total"]
-        cold_start_usd = usd_per_second * self._report.cold_start.get("in all", 0.0)
-        self._report.cost = {
-            "gpu": gpu,
-            **price,
-            "usd_per_picture": round(picture_usd, 6),
-            "usd_per_cold_start": round(cold_start_usd, 6),
-        }
-        self._add(Severity.OK, "cost", f"${picture_usd:.5f} a picture at ${usd_per_second} a second")
+    def _judge_machine(self) -> None:
+        report = self._report
+        gpu = next((card["name"] for card in report.machine.get("gpus", ())), "the CPU")
+        if report.stages:
+            report.cost = verify_verdicts.cost(gpu, report.stages["total"], report.cold_start.get("in all", 0.0))
+        report.verdicts.append(verify_verdicts.of_memory(report.gpu_memory))
+        report.verdicts.append(verify_verdicts.of_cost(gpu, report.cost))
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -220,12 +190,3 @@ class Verification:
 
     def _add(self, severity: Severity, subject: str, fact: str, remedy: str = "") -> None:
         self._report.verdicts.append(Finding(severity, subject, fact, remedy))
-
-
-def price_of(gpu: str) -> dict[str, Any] | None:
-    """Returns `source`, `date` and `usd_per_second` of a GPU by its driver's name, or None if no price is known."""
-    prices = json.loads(PRICES.read_text("utf-8"))
-    for name, usd in prices.pop("usd_per_second").items():
-        if re.search(rf"\b{name}\b", gpu):
-            return {**prices, "usd_per_second": usd}
-    return None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handler.cli.verify_pictures import Reference, draw
-from handler.cli.verify_run import price_of
+from handler.cli.verify_verdicts import cost
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-this-must-not-be-published"
@@ -74,8 +74,10 @@ def test_the_report_measures(passed):
     """Seconds of each stage and of a cold start, GPU memory, and the cost at the GPU's price."""
     _, report, _ = passed
     assert report["stages"].keys() >= {"Sampler", "VAE Decode", "Alpha Decode", "total"}
-    assert {"ComfyUI ready", "Checkpoint", "in all"} <= report["cold_start"].keys()
-    assert report["cold_start"]["in all"] > report["cold_start"]["ComfyUI ready"] > 1
+    stages = ["PyTorch, CUDA", "ComfyUI, node packs", "until it answers"]
+    assert list(report["cold_start"])[:4] == [*stages, "Checkpoint"]
+    assert all(report["cold_start"][stage] > 0 for stage in stages)
+    assert report["cold_start"]["in all"] == pytest.approx(sum(report["cold_start"].values()) / 2, rel=0.1)
     assert report["gpu_memory"] == {"before_bytes": 500_000_000, "peak_bytes": 500_000_000}
     assert report["cost"]["usd_per_picture"] == pytest.approx(0.00031 * report["stages"]["total"], abs=1e-6)
     assert report["cost"]["usd_per_cold_start"] == pytest.approx(0.00031 * report["cold_start"]["in all"], abs=1e-6)
@@ -181,14 +183,15 @@ def test_a_prompt_that_fails_does_not_stop_the_next(generator, settings, small):
 )
 def test_a_price_is_that_of_the_gpu(gpu, usd):
     """An L40S is not an L4."""
-    assert (price_of(gpu) or {}).get("usd_per_second") == usd
+    assert cost(gpu, 2.0, 30.0).get("usd_per_second") == usd
 
 
-def test_the_page_works_in_a_browser(passed, browser, tmp_path):
-    """Every picture is painted, the page fits a phone, and nothing is loaded or logged."""
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_works_in_a_browser(passed, browser, tmp_path, scheme):
+    """On a phone it fits, every picture is painted, nothing is loaded or logged, and both schemes can be read."""
     file = tmp_path / "verify.html"
     file.write_text(passed[2], "utf-8")
-    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 400, "height": 800})
     requests, complaints = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda line: complaints.append(line.text))
@@ -200,3 +203,7 @@ def test_the_page_works_in_a_browser(passed, browser, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
     assert complaints == []
+    text, under = page.evaluate("(style => [style.color, style.backgroundColor])(getComputedStyle(document.body))")
+    brightness = [sum(map(int, re.findall(r"\d+", colour))) for colour in (text, under)]
+    assert (brightness[0] < 150 and brightness[1] > 600) == (scheme == "light")
+    assert (brightness[0] > 600 and brightness[1] < 150) == (scheme == "dark")
