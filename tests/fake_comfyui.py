@@ -4,8 +4,9 @@ Each start and each graph takes the first entry of its list in the plan off, and
 
     starts: "" or "die" (ends with a traceback), "hang" (never answers)
     graphs: "" or "die before" (killed instead of accepting), "die" (killed at the first step), "stop" (SIGSTOP
-        instead of accepting), "500", "thread" (the thread that runs graphs dies), or the text of an exception of
-        torch, as ComfyUI reports it: "torch.OutOfMemoryError: CUDA out of memory"
+        instead of accepting), "hang" (SIGSTOP at the first step), "slow" (three seconds), "500", "thread" (the
+        thread that runs graphs dies), or the text of an exception of torch, as ComfyUI reports it:
+        "torch.OutOfMemoryError: CUDA out of memory"
 
 With `sticky`, an exception that names CUDA repeats until the process ends, as torch's do.
 """
@@ -74,6 +75,7 @@ class Fake:
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         self.sockets, self.runs, self.stuck = {}, queue.Queue(), ""
+        self.running = ""
         self.recorded = json.loads(TRANSCRIPT.read_text())
 
     async def websocket(self, request):
@@ -93,6 +95,7 @@ class Fake:
             os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "500":
             raise RuntimeError("validation failed")
+        self.running = body["prompt_id"]
         self.runs.put((body, fault))
         return web.json_response({"prompt_id": body["prompt_id"], "number": 0, "node_errors": {}})
 
@@ -103,7 +106,11 @@ class Fake:
     async def empty(self, request):
         if request.path == "/free":
             planned("frees")
-        return web.json_response({"queue_running": [], "queue_pending": []} if request.path == "/queue" else {})
+        return web.json_response({})
+
+    async def queue(self, request):
+        running = [[0, self.running, {}, {}, []]] if self.running else []
+        return web.json_response({"queue_running": running, "queue_pending": []})
 
     def prompt_worker(self):
         while True:
@@ -119,6 +126,10 @@ class Fake:
                     data["data"]["output"]["alpha"][0] |= ALPHA
                 if data["type"] == "progress" and fault == "die":
                     os.kill(os.getpid(), signal.SIGKILL)
+                if data["type"] == "progress" and fault == "hang":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                if data["type"] == "execution_start" and fault == "slow":
+                    time.sleep(3)
                 if data["type"] == "progress" and fault == "thread":
                     raise RuntimeError("CUDA error: an illegal memory access was encountered")
                 if data["type"] == "progress" and message:
@@ -128,6 +139,7 @@ class Fake:
                     self.send(body, {"type": "executing", "data": {"node": None, "prompt_id": body["prompt_id"]}})
                     break
                 self.send(body, data)
+            self.running = ""
 
     def send(self, body, message):
         socket = self.sockets[body["client_id"]]
@@ -136,7 +148,9 @@ class Fake:
 
     def serve(self, port):
         app = web.Application()
-        app.add_routes([web.get("/ws", self.websocket), web.post("/prompt", self.prompt)])
+        app.add_routes(
+            [web.get("/ws", self.websocket), web.post("/prompt", self.prompt), web.get("/queue", self.queue)]
+        )
         app.add_routes([web.get("/system_stats", self.stats), web.route("*", "/{path:.*}", self.empty)])
         threading.Thread(target=self.prompt_worker, daemon=True).start()
         web.run_app(app, host="127.0.0.1", port=port, loop=self.loop, print=None, handle_signals=True)

@@ -141,20 +141,21 @@ class ComfyClient:
             socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _follow(self, run: Run, socket: websocket.WebSocket, deadline: Deadline, on_progress: OnProgress) -> None:
-        heard_s = time.monotonic()
+        silent_polls = 0  # not seconds: a machine that was suspended has frames to read before it asks
         while not run.finished:
             socket.settimeout(min(FRAME_POLL_S, deadline.left_s()))
             try:
                 opcode, payload = socket.recv_data()
             except websocket.WebSocketTimeoutException:
-                if time.monotonic() - heard_s > SILENCE_S:
+                silent_polls += 1
+                if silent_polls * FRAME_POLL_S > SILENCE_S:
                     self._ask_history(run)
-                    heard_s = time.monotonic()
+                    silent_polls = 0
                 continue
-            heard_s = time.monotonic()
+            silent_polls = 0
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 raise websocket.WebSocketConnectionClosedException("closed by ComfyUI")
-            run.receive(_parse(opcode, payload), heard_s)
+            run.receive(_parse(opcode, payload), time.monotonic())
             on_progress(run)
 
     def _ask_history(self, run: Run) -> bool:

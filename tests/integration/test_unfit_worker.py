@@ -3,6 +3,7 @@
 The real SDK against the control plane; ComfyUI is a child that speaks its protocol and fails as planned.
 """
 
+import json
 import os
 import queue
 import signal
@@ -16,6 +17,7 @@ from control_plane import ControlPlane
 from server import PROGRAM, TINY
 
 SMALL = {"prompt": "x", "width": 64, "height": 64}
+FROZEN_S = 12
 CUDA = "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
 NO_DRIVER = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver on your system"
 
@@ -130,6 +132,30 @@ def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
         assert idle.process.wait(30) == 1
     assert NO_DRIVER in idle.last_line
     assert runpod.taken == []
+
+
+@pytest.mark.soak
+def test_a_suspended_machine_is_no_crash(worker):
+    """Worker and ComfyUI are frozen for longer than anything may take, idle and in a run, and nothing is restarted."""
+    with ControlPlane() as runpod:
+        frozen = worker(runpod, graphs=["", "", "slow"])
+        (comfyui,) = filter(is_comfyui, frozen.family())
+        runpod.submit("warm", SMALL)
+        runpod.result()
+        for job_id, running_s in (("after", 0.0), ("during", 2.0)):
+            if running_s:
+                runpod.submit(job_id, SMALL)
+                time.sleep(running_s)
+            for pid in (comfyui, frozen.process.pid):
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(FROZEN_S)
+            for pid in (frozen.process.pid, comfyui):
+                os.kill(pid, signal.SIGCONT)
+            if not running_s:
+                runpod.submit(job_id, SMALL)
+            found, posted, _ = runpod.result()
+            assert (found, json.loads(posted["output"]["info"])["attempts"]) == (job_id, 1)
+        assert [pid for pid in frozen.family() if is_comfyui(pid)] == [comfyui]
 
 
 def test_nothing_outlives_a_killed_worker(worker, tmp_path):

@@ -13,8 +13,8 @@ from handler.comfyui import client as protocol
 from handler.comfyui import process as supervisor
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, NodeFailed, OutOfMemory
-from handler.job import profiles
+from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, NodeFailed, NoGpu, OutOfMemory
+from handler.job import fitness, profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
 
@@ -34,9 +34,9 @@ def until(holds):
 class Painter:
     """A generator on a fake ComfyUI with a plan."""
 
-    def __init__(self, folder, plan):
+    def __init__(self, folder, device="cpu", **plan):
         self._plan = fake_comfyui.install(folder, **plan)
-        settings = Settings(profile="tiny", device="cpu", comfyui_dir=folder, start_timeout_s=20)
+        settings = Settings(profile="tiny", device=device, comfyui_dir=folder, start_timeout_s=20)
         self.comfyui = ComfyProcess(settings)
         self.generator = Generator(profiles.load(settings), self.comfyui, settings)
 
@@ -56,7 +56,7 @@ def painter(tmp_path):
     made = []
 
     def make(**plan):
-        made.append(Painter(tmp_path, plan))
+        made.append(Painter(tmp_path, **plan))
         return made[-1]
 
     yield make
@@ -181,6 +181,22 @@ def test_a_comfyui_that_does_not_answer(painter, monkeypatch):
     assert painter.draw(seed=3) == 2
     assert painter.comfyui.restarts() == 1
     assert time.monotonic() - before_s < LIMIT_S / 2
+
+
+def test_a_comfyui_that_hangs_in_a_run_is_replaced(painter, monkeypatch):
+    """If it answers no question for long, it is killed, and the job runs again; a pause is shorter than that."""
+    monkeypatch.setattr(protocol, "SILENCE_S", 0.2)
+    monkeypatch.setattr(protocol, "UNANSWERED", 1)
+    painter = painter(graphs=["hang"])
+    assert painter.draw() == 2
+    assert painter.comfyui.restarts() == 1
+
+
+def test_a_comfyui_without_the_gpu_draws_nothing(painter, monkeypatch):
+    """If ComfyUI fell back to the CPU although DEVICE=gpu, the job is no_gpu."""
+    monkeypatch.setattr(fitness, "check_gpu", lambda *_: None)
+    with pytest.raises(NoGpu, match="ComfyUI runs on the CPU"):
+        painter(device="gpu").draw()
 
 
 def test_stop_ends_a_stopped_comfyui(painter, monkeypatch):
