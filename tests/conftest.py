@@ -53,4 +53,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
     with path.open("a") as file:
-        file.writelines(f"{count} ({reason})\n" for reason, count in reasons.items())
+        file.writelines(f"{count} tests ({reason})\n" for reason, count in reasons.items())

@@ -25,8 +25,8 @@ def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     """Prompt, progress, backgrounds, alpha, download, copies, and recent pictures."""
     page = open_page(server.url, viewport={"width": 1200, "height": 900})
     page.get_by_label("Prompt", exact=True).fill("a green leaf")
-    page.get_by_label("Width").select_option("256")
-    page.get_by_label("Height").select_option("256")
+    page.get_by_label("Width").select_option("192")
+    page.get_by_label("Height").select_option("192")
     page.get_by_role("button", name="Draw").click()
     expect(page.get_by_role("status")).to_contain_text("step", timeout=MINUTE_MS)
     expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)

@@ -29,7 +29,7 @@ def test_no_job_is_lost_when_the_server_is_killed(server):
 
 def test_a_stop_signal_ends_the_server_and_loses_nothing(server):
     """It stops within ten seconds; a waiting caller gets an answer, and the job runs after the next start."""
-    job_id = server.run(num_inference_steps=60, width=256, height=256)
+    job_id = server.run(num_inference_steps=40, width=256, height=256)
     with ThreadPoolExecutor() as pool:
         envelope = {"input": {"prompt": "a red apple", **SMALL}}
         sync = pool.submit(requests.post, f"{server.jobs}/runsync", json=envelope, timeout=60)
