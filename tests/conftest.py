@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["browser", "command_line"]
 
@@ -16,7 +18,11 @@ WITH_TORCH = {"custom_nodes", "training"}
 everything = {path.name for path in HERE.iterdir() if path.is_dir() or path.name.startswith("test_")}
 collect_ignore = sorted(everything - WITH_TORCH if find_spec("torch") else WITH_TORCH)
 
-SHARED = {"comfyui", "server"}  # fixtures of tests/integration that take ten seconds to start
+# Files of tests/integration that share a fixture which takes ten seconds to start: one process runs all of them.
+SHARED = {
+    **dict.fromkeys(("test_faults", "test_golden", "test_jobs", "test_warm_up"), "comfyui"),
+    **dict.fromkeys(("test_load", "test_page", "test_server", "test_server_stops"), "server"),
+}
 
 settings.register_profile("unhurried", deadline=None)  # an example's time means nothing on a busy machine
 settings.load_profile("unhurried")
@@ -35,10 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skipped", type=Path, help="file to append a line to for each reason why tests were skipped")
 
 
-def pytest_itemcollected(item: pytest.Function) -> None:
-    """Sends the tests that share something slow to one process, the others by file."""
-    shared = SHARED.intersection(item.fixturenames) if item.path.parent.name == "integration" else ()
-    item.add_marker(pytest.mark.xdist_group(next(iter(shared), item.path.stem)))
+class ByFileOrFixture(LoadScopeScheduling):
+    """Sends the files that share something slow to one process, and the others file by file.
+
+    xdist's own loadgroup does not work with pytest 9.2: it sets an attribute that pytest no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", maxsplit=1)[0]
+        return SHARED.get(Path(file).stem, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return ByFileOrFixture(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from handler.cli.verify_pictures import Reference, draw
 from handler.job.png import check_png
 
 
@@ -327,3 +328,12 @@ def test_a_reply_over_the_limit_is_an_error(variant, small):
     """If no encoding of the picture fits the limit, the job fails with a clear error."""
     reply = job(variant(tiny, profile="sdxl", reply_limit_bytes=2000), small)
     assert re.fullmatch(r"reply_too_large: reply has \d+ bytes, REPLY_LIMIT_BYTES is 2000", reply["error"])
+
+
+def test_a_picture_of_verify_that_fails_does_not_stop_the_next(generator, settings, small):
+    """The error is the picture's own."""
+    requests = [{**small, "width": 65}, small]
+    bad, good = (draw(Reference("any", request), generator, settings, lambda *_: None) for request in requests)
+    assert bad.error.startswith("invalid_input: width")
+    assert good.error == ""
+    assert good.png

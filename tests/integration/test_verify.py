@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli.verify_pictures import Reference, draw
 from handler.cli.verify_verdicts import cost
 
 ROOT = Path(__file__).parents[2]
@@ -167,15 +166,6 @@ def test_a_folder_that_cannot_be_written_is_found_first(tmp_path):
     process, report = verify(tmp_path / "file" / "report")
     assert (process.returncode, report) == (2, None)
     assert "choose another folder with --report" in process.stderr
-
-
-def test_a_prompt_that_fails_does_not_stop_the_next(generator, settings, small):
-    """The error is the picture's own."""
-    requests = [{**small, "width": 65}, small]
-    bad, good = (draw(Reference("any", request), generator, settings, lambda *_: None) for request in requests)
-    assert bad.error.startswith("invalid_input: width")
-    assert good.error == ""
-    assert good.png
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_a_fast_warm_up_may_be_opaque(opaque):
 def broken_xformers(settings, with_pack, monkeypatch):
     """Settings of a machine with a GPU and an xformers that produces NaN."""
     monkeypatch.setattr("handler.job.fitness.gpus", lambda: [GPU])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as on a CPU; two threads on busy cores take several times as long
     changed = with_pack(settings, "broken_xformers", BROKEN_XFORMERS)
     return changed.model_copy(update={"device": "gpu", "comfyui_args": f"--cpu {changed.comfyui_args}"})
 
