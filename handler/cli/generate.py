@@ -58,15 +58,17 @@ def _source(
         key = os.environ.get("RUNPOD_API_KEY")
         if not key:
             fail("--endpoint needs a key in RUNPOD_API_KEY", EXIT_USAGE)
-        yield Remote(requests, url or RUNPOD_URL, endpoint, key, timeout_s)
+        with Remote(requests, url or RUNPOD_URL, endpoint, key, timeout_s) as source:
+            yield source
     elif url is not None:
-        yield Remote(requests, url, OWN_ENDPOINT, os.environ.get("API_KEY"), timeout_s)
+        with Remote(requests, url, OWN_ENDPOINT, os.environ.get("API_KEY"), timeout_s) as source:
+            yield source
     else:
         with ComfyProcess(settings) as comfyui:
-            source = Local(requests, Generator(profiles.load(settings), comfyui, settings), settings)
+            local = Local(requests, Generator(profiles.load(settings), comfyui, settings), settings)
             with errors.status("starting ComfyUI"):
-                source.start()
-            yield source
+                local.start()
+            yield local
 
 
 @contextlib.contextmanager

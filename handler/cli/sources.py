@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import httpx
 import tenacity
@@ -92,6 +92,12 @@ class Remote:
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def draw(self, number: int, on_step: OnStep) -> Result:
         """Raises Unreachable or Refused if there is no picture; cancels a job that takes too long."""
