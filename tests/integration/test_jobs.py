@@ -187,7 +187,7 @@ def test_history_does_not_grow(handle, comfyui, small):
 
     for seed in range(3):
         job(handle, small | {"seed": seed})
-    assert comfyui.client(Deadline(10))._json("GET", "/history") == {}
+    assert comfyui.client(Deadline(10))._api._json("GET", "/history") == {}
 
 
 def works(handle, small):

@@ -24,7 +24,7 @@ def test_stored_graph_is_never_changed(workflow):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
-        {"prompt": st.text(min_size=1, max_size=50)},
+        {"prompt": st.text(min_size=1, max_size=50).filter(lambda text: not text.isspace())},
         optional={
             "negative_prompt": st.text(max_size=50),
             "seed": st.integers(0, 2**53 - 1),
