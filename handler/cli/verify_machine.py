@@ -27,7 +27,7 @@ TOLD = re.compile(
 STAGE_ENDS = {"PyTorch, CUDA": "Total VRAM", "ComfyUI, node packs": "Starting server"}
 
 # What the node pack logs once it has measured whether a patch is in force (custom_nodes/layerdiffuse_alpha/proof.py).
-PROVED = re.compile(r"(\S+) is applied: (\d+) modules return ([\d., ]+) of its effect")
+PROVED = re.compile(r"(\S+) is applied to (\d+) keys: ([\d.%, ]+) of its effect")
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -97,12 +97,12 @@ class Proof:
 
     Attributes:
         patch: the file.
-        modules: number of modules that were measured.
-        shares: how much of the patch's effect each of them shows; 1 is all of it.
+        keys: number of weights that it changes.
+        shares: how much of the patch's effect each measured module shows; 1 is all of it.
     """
 
     patch: str
-    modules: int
+    keys: int
     shares: list[float]
 
 
@@ -127,7 +127,8 @@ class ComfyLog(logging.Handler):
         line = record.getMessage().removeprefix("[INFO] ")
         self.tail = [*self.tail[1 - TAIL_LINES :], line]
         if found := PROVED.search(line):
-            self.proof = Proof(found[1], int(found[2]), [float(share) for share in found[3].split(",")])
+            shares = [round(float(share.strip(" %")) / 100, 5) for share in found[3].split(",")]
+            self.proof = Proof(found[1], int(found[2]), shares)
         for stage, words in STAGE_ENDS.items():
             if words in line:
                 self._ended_s.setdefault(stage, record.created)

@@ -95,9 +95,8 @@ class Verification:
             try:
                 if self._start(generator, comfyui, comfyui_log):
                     self._pictures(workflow, generator)
-                    patched_keys = sum(weight.patched_keys for weight in self._report.weights if weight.is_used)
                     self._report.patch = comfyui_log.proof
-                    self._report.verdicts.append(verify_verdicts.of_patch(comfyui_log.proof, patched_keys))
+                    self._report.verdicts.append(verify_verdicts.of_patch(comfyui_log.proof))
             finally:
                 self._report.comfyui = comfyui_log.told
                 self._report.gpu_memory = sampler.memory()

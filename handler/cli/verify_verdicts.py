@@ -16,21 +16,14 @@ PRICES = Path(__file__).with_name("prices.json")
 SEE_ERRORS = "docs/errors.md explains the code; attach the report to an issue if that does not help"
 
 
-def of_patch(proof: Proof | None, patched_keys: int) -> Finding:
-    """Returns whether the node pack found the patch in force.
-
-    Args:
-        proof: what it measured; None if it did not say.
-        patched_keys: number of weights that the workflow's patch files change; 0 if the patch is merged.
-    """
-    if not patched_keys:
-        return Finding(Severity.NOTE, "patch", "merged into the checkpoint, so there is nothing to measure")
+def of_patch(proof: Proof | None) -> Finding:
+    """Returns whether the node pack found the patch in force; None is what it did not measure."""
     if proof is None:
-        fact = f"{patched_keys} weights, but the node pack did not measure whether they are patched"
-        return Finding(Severity.NOTE, "patch", fact, "judge by the pictures, and by what ComfyUI says in the report")
-    shares = ", ".join(f"{share:.3f}" for share in proof.shares)
+        fact = "not measured: it is merged into the checkpoint, or no module could be compared"
+        return Finding(Severity.NOTE, "patch", fact, "judge by the pictures")
+    shares = ", ".join(f"{share:.1%}" for share in proof.shares)
     deviation = max(abs(1 - share) for share in proof.shares)
-    fact = f"{patched_keys} weights; measured in {proof.modules}: {shares} of the effect, at most {deviation:.1%} off"
+    fact = f"applied to {proof.keys} weights; {len(proof.shares)} measured: {shares}, at most {deviation:.1%} off"
     return Finding(Severity.OK, "patch", fact)
 
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from handler.cli.checks import Finding, Severity
 from handler.settings import Settings
-from handler.weights import header, locate, manifest
+from handler.weights import locate, manifest
 from handler.weights.manifest import Entry
 from handler.workflow.workflow import ModelFile, Workflow
-
-PATCH_MARK = "::"  # a patch's tensors are named <key of the model>::<kind>::<index>
 
 OnBytes = Callable[[str, int, int], None]
 """Called with a file's name, the bytes read so far and its size."""
@@ -21,16 +19,12 @@ class Weight:
 
     Attributes:
         is_listed: whether models.txt lists it.
-        is_used: whether the workflow needs it.
-        patched_keys: number of weights that it changes, if it is a patch.
     """
 
     path: str
     size_bytes: int
     sha256: str
     is_listed: bool
-    is_used: bool
-    patched_keys: int
 
 
 def check(workflow: Workflow, settings: Settings, on_bytes: OnBytes) -> Iterator[tuple[Finding, Weight | None]]:
@@ -42,11 +36,11 @@ def check(workflow: Workflow, settings: Settings, on_bytes: OnBytes) -> Iterator
     listed = {entry.file: entry for entry in manifest.read(settings.models_file)}
     extra = [file for file in listed if file not in workflow.models and locate.find(file, settings)]
     for file in [*workflow.models, *extra]:
-        yield _check(file, listed.get(file), file in workflow.models, settings, on_bytes)
+        yield _check(file, listed.get(file), settings, on_bytes)
 
 
 def _check(
-    file: ModelFile, entry: Entry | None, is_used: bool, settings: Settings, on_bytes: OnBytes
+    file: ModelFile, entry: Entry | None, settings: Settings, on_bytes: OnBytes
 ) -> tuple[Finding, Weight | None]:
     found = locate.find(file, settings)
     if found is None:
@@ -56,15 +50,11 @@ def _check(
         size_bytes = found.path.stat().st_size
         with found.path.open("rb") as opened:
             digest, _ = manifest.digest_of(opened, lambda done: on_bytes(file.name, done, size_bytes))
-        names = header.shapes(header.read(found.path))
     except OSError as exc:
         return Finding(
             Severity.WRONG, str(file), f"cannot be read: {exc.strerror}", "check the file's permissions"
         ), None
-    except header.BadHeader as exc:
-        return Finding(Severity.WRONG, str(file), str(exc), "delete it and download it again"), None
-    patched_keys = len({name.partition(PATCH_MARK)[0] for name in names if PATCH_MARK in name})
-    weight = Weight(str(file), size_bytes, digest.hexdigest(), entry is not None, is_used, patched_keys)
+    weight = Weight(str(file), size_bytes, digest.hexdigest(), entry is not None)
     return _judged(weight, entry), weight
 
 
