@@ -97,9 +97,8 @@ class ComfyApi:
         except requests.RequestException as exc:
             raise NoAnswer(f"ComfyUI answered HTTP {response.status_code} without JSON") from exc
 
-    def _request(
-        self, method: str, path: str, body: Any = None, timeout_s: float = ANSWER_TIMEOUT_S
-    ) -> requests.Response:
+    def _request(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> requests.Response:
+        timeout_s = timeout_s or ANSWER_TIMEOUT_S
         try:
             return self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
         except requests.Timeout as exc:
