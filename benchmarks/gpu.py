@@ -46,7 +46,9 @@ def main() -> None:
     if not options.tiny:
         command = [COMFYUI_PYTHON, ROOT / "tools" / "make_random_models.py"]
         subprocess.run([*command, "--models", options.models], check=True)
-    settings = Settings(profile="tiny" if options.tiny else "sdxl", models_dir=options.models)
+    # Pictures of random weights may be opaque.
+    profile = "tiny" if options.tiny else "sdxl"
+    settings = Settings(profile=profile, models_dir=options.models, alpha_check="accept")
     with ComfyProcess(settings) as comfyui:
         report(*run_jobs(Generator(load(settings), comfyui, settings), settings, options.jobs))
     sizes = ["256"] if options.tiny else ["1024"]

@@ -48,6 +48,10 @@ class WorkerSettings(_FromEnvironment):
     attention: Literal["auto", "xformers", "pytorch"] = Field(
         "auto", description="auto: xformers, or PyTorch's attention if xformers does not work on the GPU"
     )
+    alpha_check: Literal["fail", "retry", "accept"] = Field(
+        "fail",
+        description="an opaque or empty picture: fail the job, retry once if the request has no seed, or accept it",
+    )
     comfyui_args: str = Field("", description="additional command line arguments for ComfyUI")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")
 

@@ -114,6 +114,11 @@ def _report(output: Path, size_bytes: int, info: Mapping[str, Any]) -> None:
     )
     shares = f"{alpha['transparent']:.0%} of the pixels transparent, {alpha['opaque']:.0%} opaque"
     console.print(f"alpha: {shares}, mean {alpha['mean']:.2f}")
+    match info.get("alpha_check"):  # absent from replies of workers before 0.2.0
+        case {"reason": reason}:
+            console.print(f"[yellow]not transparent, accepted:[/yellow] {reason}")
+        case {"refused": {"seed": seed, "reason": reason}}:
+            console.print(f"seed {seed} was refused: {reason}")
     console.print(f"model: {info['checkpoint']} (profile {info['profile']})")
     table = Table("stage", "seconds", box=None, pad_edge=False)
     for stage, seconds in info["seconds"].items():

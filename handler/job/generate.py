@@ -4,7 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import handler
@@ -25,9 +25,9 @@ from handler.errors import (
     NoGpu,
     NotTransparent,
 )
-from handler.job import fitness
+from handler.job import alpha_check, fitness, seeds
 from handler.job.picture import Picture
-from handler.job.png import alpha_of, check_png
+from handler.job.png import check_png
 from handler.job.profiles import missing_models
 from handler.settings import Settings
 from handler.weights import embeddings, locate
@@ -52,7 +52,7 @@ class Generator:
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self._workflow.parse(raw, self._embedding_fault)
+        return self._workflow.parse(raw, lambda name: embeddings.fault(name, self._workflow.models, self._settings))
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of a job's input."""
@@ -66,32 +66,46 @@ class Generator:
             on_progress: called with the run after each message of ComfyUI.
 
         Raises:
+            NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the reason why there is no picture; the next job works.
         """
-        started_s = time.monotonic()
-        workflow = self._workflow
-        random_values = {
-            parameter.name: request.values.get(parameter.name, secrets.randbelow(parameter.schema["maximum"] + 1))
-            for parameter in workflow.parameters
-            if parameter.random
-        }
-        graph = workflow.render({**request.values, **random_values})
+        drawing = _Drawing(request, deadline, on_progress, Attempts(request), time.monotonic())
         self._check_machine()
-        drawn = self._draw(graph, Attempts(request), deadline, on_progress)
-        run, client = drawn.run, drawn.client
+        values = seeds.of(request, self._workflow.parameters)
+        picture, fault = self._picture(drawing, values)
+        refused: dict[str, Any] = {}
+        following = seeds.following(values, request, self._workflow.parameters)
+        if fault is not None and following is not None and self._settings.alpha_check == "retry":
+            log.warning("picture refused, drawing once more", extra={**values, "reason": fault})
+            refused = {"refused": {**values, "reason": fault}}
+            picture, fault = self._picture(drawing, following)
+        if fault is not None and self._settings.alpha_check != "accept":
+            before = f"; so was the picture before, with {seeds.listed(values)}" if refused else ""
+            raise NotTransparent(fault + before)
+        verdict = {"passed": fault is None, **({} if fault is None else {"reason": fault}), **refused}
+        return replace(picture, info={**picture.info, "alpha_check": verdict})
+
+    def _picture(self, drawing: "_Drawing", random_values: seeds.Values) -> tuple[Picture, str | None]:
+        """Returns a picture, and why it is not a transparent one: None if it is."""
+        workflow = self._workflow
+        graph = workflow.render({**drawing.request.values, **random_values})
+        asked_s = time.monotonic()
+        run, client, ready_s = self._draw(graph, drawing)
         png, report = run.result()
-        check_png(png, *workflow.size(graph))
+        width, height = workflow.size(graph)
+        check_png(png, width, height)
+        alpha = alpha_check.alpha_of(report)
         info = {
             **workflow.info(graph),
             "workflow": workflow.name,
             "profile": workflow.profile,
             "device": client.device,
-            "alpha": asdict(alpha_of(report)),
+            "alpha": asdict(alpha),
             "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
-            "attempts": drawn.attempts.count,
-            "seconds": self._seconds(run, started_s, drawn.ready_s),
+            "attempts": drawing.attempts.count,
+            "seconds": self._seconds(run, ready_s - asked_s, drawing.started_s),
         }
-        return Picture(png, _filename(), random_values, info)
+        return Picture(png, _filename(), random_values, info), alpha_check.fault(alpha, width, height)
 
     @property
     def fitness_checks(self) -> list[Callable[[], None]]:
@@ -173,16 +187,16 @@ class Generator:
         picture = None
         try:
             picture = self.generate(self._workflow.warm_up[mode], Deadline(self._settings.job_timeout_s))
-            fields |= {"alpha": picture.info["alpha"], "stages": picture.info["seconds"]}
         except NotTransparent as exc:
             if mode == "full":
                 raise
             log.debug("fast warm-up's picture is not transparent", extra={"reason": exc.message})
+        else:
+            fields |= {"alpha": picture.info["alpha"], "stages": picture.info["seconds"]}
+            if mode == "full" and "reason" in picture.info["alpha_check"]:  # ALPHA_CHECK=accept is about jobs
+                raise NotTransparent(picture.info["alpha_check"]["reason"])
         log.info("warm-up finished", extra={**fields, "seconds": round(time.monotonic() - started_s, 3)})
         return picture
-
-    def _embedding_fault(self, name: str) -> str | None:
-        return embeddings.fault(name, self._workflow.models, self._settings)
 
     def _client(self, deadline: Deadline) -> ComfyClient:
         client = self.comfyui.client(deadline)
@@ -196,24 +210,27 @@ class Generator:
         if missing := missing_models(self._workflow, self._settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
-    def _draw(self, graph: Graph, attempts: Attempts, deadline: Deadline, on_progress: OnProgress | None) -> "_Drawn":
-        """Runs the graph until there is a picture, or an error that another attempt cannot cure."""
+    def _draw(self, graph: Graph, drawing: "_Drawing") -> tuple[Run, ComfyClient, float]:
+        """Runs the graph until there is a picture, or an error that another attempt cannot cure.
+
+        Returns the run, the ComfyUI that it ran on, and when that was ready, on the monotonic clock.
+        """
         while True:
-            client = self._client(deadline)
+            client = self._client(drawing.deadline)
             ready_s = time.monotonic()
             try:
-                run = client.run(graph, self._workflow.output_node, deadline, on_progress)
+                run = client.run(graph, self._workflow.output_node, drawing.deadline, drawing.on_progress)
                 run.result()
             except GenerationError as exc:
-                self.comfyui.recover(client, exc, attempts)
+                self.comfyui.recover(client, exc, drawing.attempts)
             else:
                 self.comfyui.drew()
-                return _Drawn(run, client, attempts, ready_s)
+                return run, client, ready_s
 
-    def _seconds(self, run: Run, started_s: float, ready_s: float) -> Mapping[str, float]:
+    def _seconds(self, run: Run, waited_s: float, started_s: float) -> Mapping[str, float]:
         """Returns the seconds per stage: the wait for ComfyUI, each node by its title, the whole job."""
         seconds = {
-            "comfyui_ready": ready_s - started_s,
+            "comfyui_ready": waited_s,
             **{self._workflow.titles[node]: node_s for node, node_s in run.seconds.items()},
             "total": time.monotonic() - started_s,
         }
@@ -221,11 +238,12 @@ class Generator:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    run: Run
-    client: ComfyClient
+class _Drawing:
+    request: Request
+    deadline: Deadline
+    on_progress: OnProgress | None
     attempts: Attempts
-    ready_s: float
+    started_s: float
 
 
 def _filename() -> str:

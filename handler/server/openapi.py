@@ -58,7 +58,7 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     ComfyUnavailable: "ComfyUI ended while starting: exit status 1",
     ComfyCrashed: "ComfyUI ended: it was killed by SIGKILL",
     BadPicture: "PNG is 512x512, expected 1024x1024",
-    NotTransparent: "picture is opaque: 100.0% of its pixels have alpha over 0.98",
+    NotTransparent: "picture is opaque: alpha is under 0.5 in 0.00% of its pixels, its mean is 0.98",
     ReplyTooLarge: "reply has 9900000 bytes, REPLY_LIMIT_BYTES is 9500000",
     StorageUnavailable: "the picture cannot be stored: No space left on device",
     InternalError: "internal error, see the worker log",

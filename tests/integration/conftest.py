@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def settings():
-    return Settings(profile="tiny", device="cpu", job_timeout_s=120, start_timeout_s=120)
+    """Opaque pictures are accepted: small ones of few steps often are. test_transparency.py tests the other modes."""
+    return Settings(profile="tiny", device="cpu", job_timeout_s=120, start_timeout_s=120, alpha_check="accept")
 
 
 @pytest.fixture(scope="session")

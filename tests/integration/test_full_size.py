@@ -14,7 +14,7 @@ import pytest
 from handler.comfyui.process import ComfyProcess
 from handler.job.generate import Generator
 from handler.job.png import check_png
-from handler.job.profiles import load
+from handler.job.profiles import read
 from handler.job.runner import Runner
 from handler.serverless import make_handler
 from handler.settings import Settings
@@ -39,7 +39,8 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def comfyui(models):
-    settings = Settings(profile="sdxl", device="cpu", models_dir=models, job_timeout_s=1800)
+    # How transparent the pictures of random weights are is a matter of chance.
+    settings = Settings(profile="sdxl", device="cpu", models_dir=models, job_timeout_s=1800, alpha_check="accept")
     process = ComfyProcess(settings)
     yield process, settings
     process.stop()
@@ -57,7 +58,7 @@ def run(comfyui, folder, patch_weight):
     graph_file.write_text(json.dumps(graph), "utf-8")
     params_file.write_text(json.dumps(params), "utf-8")
     changed = settings.model_copy(update={"workflows_dir": folder})
-    handle = make_handler(Runner(Generator(load(changed), process, changed)), changed)
+    handle = make_handler(Runner(Generator(read(changed), process, changed)), changed)
     return asyncio.run(handle({"id": "full", "input": REQUEST}))
 
 

@@ -68,7 +68,7 @@ def test_a_weaker_patch_draws_another_picture(variant):
 
 def test_without_the_patch_the_picture_is_opaque(variant):
     """Without the patch the base draws a background, and the job fails."""
-    handle = variant(lambda graph, _: set_patch_weight(graph, 0.0))
+    handle = variant(lambda graph, _: set_patch_weight(graph, 0.0), alpha_check="fail")
     reply = asyncio.run(handle({"id": "golden", "input": RED_APPLE.request}))
     assert reply["error"].startswith("not_transparent: picture is opaque")
 

@@ -52,6 +52,7 @@ def test_sdxls_pictures_are_stored_next_to_the_tiny_models(program, case, models
     """`--update` stores expected.sdxl.png in SDXL's size, and leaves expected.png alone."""
     monkeypatch.setenv("MODELS_DIR", str(models))
     monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("ALPHA_CHECK", "accept")  # four steps are few
     report = tmp_path / "report.html"
     monkeypatch.setattr(sys, "argv", ["golden", "--profile", "sdxl", "--update", "--report", str(report)])
     assert program.main() == 0

@@ -1,22 +1,10 @@
 import struct
 import zlib
-from dataclasses import fields
 
 import pytest
 
-from handler.errors import BadPicture, NotTransparent
-from handler.job.png import SIGNATURE, Alpha, _chunks, alpha_of, check_png, recompress
-
-OTHERS = {"under_half": 0.5, "border_transparent": 0.25, "mean": 0.5, "minimum": 0.0, "maximum": 1.0}
-
-
-def report(transparent, opaque, **others):
-    return {"alpha": [{"transparent": transparent, "opaque": opaque, **OTHERS, **others, "width": 64}]}
-
-
-def without(name):
-    (entry,) = report(0.4, 0.3)["alpha"]
-    return {"alpha": [{key: value for key, value in entry.items() if key != name}]}
+from handler.errors import BadPicture
+from handler.job.png import SIGNATURE, _chunks, check_png, recompress
 
 
 def pixels(png):
@@ -59,54 +47,6 @@ def test_no_changed_byte_is_accepted(make_png):
         damaged[position] ^= 0x10
         with pytest.raises(BadPicture):
             check_png(bytes(damaged), 64, 64)
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        (report(0.4, 0.3), Alpha(transparent=0.4, opaque=0.3, **OTHERS)),
-        (report(0, 0.99), Alpha(transparent=0, opaque=0.99, **OTHERS)),
-        (report(0.998, 0), Alpha(transparent=0.998, opaque=0, **OTHERS)),
-    ],
-)
-def test_a_transparent_picture_has_statistics(output, expected):
-    """Pictures with some of both are accepted, thin objects and large ones too."""
-    assert alpha_of(output) == expected
-
-
-@pytest.mark.parametrize(
-    ("output", "reason"),
-    [
-        (report(0.0, 1.0), "opaque: 100.0%"),
-        (report(0.001, 0.995), "opaque: 99.5%"),
-        (report(1.0, 0.0), "empty: 100.0%"),
-    ],
-)
-def test_an_opaque_or_an_empty_picture_is_an_error(output, reason):
-    """A picture without transparency, or without anything else, never passes as a result."""
-    with pytest.raises(NotTransparent, match=reason):
-        alpha_of(output)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        {},
-        {"alpha": []},
-        {"alpha": [{}]},
-        {"alpha": None},
-        {"images": []},
-        report("0.4", 0.3),
-        report(float("nan"), 0.3),
-        report(0.4, 0.3, minimum=-0.1),
-        report(0.4, 0.3, maximum=1.1),
-        *(without(field.name) for field in fields(Alpha)),
-    ],
-)
-def test_a_picture_without_a_report_is_an_error(output):
-    """Without the output node's word on alpha nothing is taken for transparent."""
-    with pytest.raises(BadPicture):
-        alpha_of(output)
 
 
 def test_recompression_keeps_the_pixels(make_png):

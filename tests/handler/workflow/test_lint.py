@@ -253,7 +253,7 @@ def test_faults_at_different_nodes_are_all_reported(graph):
     assert [finding.node for finding in findings(graph, OUTPUT, merged=False)] == ["Alpha PNG", "Sampler"]
 
 
-def test_a_merged_checkpoint_is_patched_no_second_time(graph):
+def test_a_merged_checkpoint_must_not_be_patched_again(graph):
     """With the patch in the weights: the weight must be 0, or the node may be missing; another weight is a finding."""
     assert facts(graph, merged=True) == [PATCHED_TWICE]
     weight_zero(graph)
