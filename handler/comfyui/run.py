@@ -161,7 +161,9 @@ class Run:
             self.error = JobCancelled("the run was interrupted")
             return
         node = data.get("node_type", "a node")
-        reason = f"{data.get('exception_type', 'error')}: {data.get('exception_message', '')}".strip()
+        # A node pack's module is named after its path on this machine.
+        exception_type = str(data.get("exception_type", "error")).rpartition("/")[2]
+        reason = f"{exception_type}: {data.get('exception_message', '')}".strip()
         if OUT_OF_MEMORY.search(reason):
             self.error = OutOfMemory(f"{node} ran out of memory: ask for a smaller picture, or use a larger GPU")
         elif GPU_BROKEN.search(reason):

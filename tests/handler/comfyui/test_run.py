@@ -87,6 +87,22 @@ def test_a_recorded_node_error_is_the_runs_error():
     )
 
 
+def test_an_exception_of_a_node_pack_has_no_path():
+    """ComfyUI names a pack's module after its folder; callers see the pack and the class only."""
+    run = Run("1", "9")
+    data = {
+        "prompt_id": "1",
+        "node_type": "KSampler",
+        "exception_type": "/opt/app/custom_nodes/layerdiffuse_alpha.proof.PatchNotApplied",
+        "exception_message": "this ComfyUI (0.30.0) does not apply the patch",
+    }
+    run.receive(Message("execution_error", data), 0.0)
+    with pytest.raises(NodeFailed) as caught:
+        run.result()
+    reason = "layerdiffuse_alpha.proof.PatchNotApplied: this ComfyUI (0.30.0) does not apply the patch"
+    assert caught.value.message == f"KSampler failed with {reason}"
+
+
 def test_a_recorded_interruption_is_a_cancellation():
     """An interrupted run ends as cancelled."""
     run = replay("interrupted")
