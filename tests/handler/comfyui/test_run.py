@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
-from handler.errors import BadPicture, GenerationError, JobCancelled, NodeFailed
+from handler.errors import BadPicture, GenerationError, GpuBroken, JobCancelled, NodeFailed, OutOfMemory
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
 
@@ -190,3 +190,25 @@ def test_any_data_of_a_known_message_is_accepted(kind, data):
     run.receive(Message(kind, {**data.draw(members), "prompt_id": "p"}), 0.0)
     with pytest.raises(GenerationError):
         run.result()
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "error"),
+    [
+        ("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.", OutOfMemory),
+        ("torch.AcceleratorError", "CUDA error: out of memory", OutOfMemory),
+        ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to", OutOfMemory),
+        ("torch.AcceleratorError", "CUDA error: an illegal memory access was encountered", GpuBroken),
+        ("torch.AcceleratorError", "CUDA error: device-side assert triggered", GpuBroken),
+        ("RuntimeError", "CUDA error: no kernel image is available for execution on the device", GpuBroken),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", GpuBroken),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", GpuBroken),
+        ("RuntimeError", "The size of tensor a (4) must match the size of tensor b (3)", NodeFailed),
+    ],
+)
+def test_errors_of_torch_are_told_apart(exception_type, message, error):
+    """Memory that is short, a GPU that is broken until ComfyUI restarts, and anything else."""
+    data = {"node_type": "KSampler", "exception_type": exception_type, "exception_message": message}
+    run = Run("p", "9")
+    run.receive(Message("execution_error", {**data, "prompt_id": "p"}), 0.0)
+    assert type(run.error) is error
