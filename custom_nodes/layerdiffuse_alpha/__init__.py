@@ -1,6 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """LayerDiffuse nodes for current ComfyUI, drop-in for huchenlei/ComfyUI-layerdiffuse."""
 
-from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+import logging
+
+try:
+    from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+except ModuleNotFoundError as exc:
+    # Raised further, ComfyUI would show it as a traceback that says nothing of versions.
+    if not (exc.name or "").startswith("comfy.weight_adapter"):
+        raise
+    from comfyui_version import __version__
+
+    logging.warning("layerdiffuse_alpha needs ComfyUI 0.3.30 or newer, this is %s", __version__)
+    NODE_CLASS_MAPPINGS = NODE_DISPLAY_NAME_MAPPINGS = {}
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
