@@ -10,6 +10,7 @@ import comfy.supported_models
 import torch
 
 from . import patch, weights
+from .proof import Proof
 from .sd15 import SharingCache, apply_attention_sharing
 
 PATCH_OF_CONFIG = {
@@ -191,8 +192,11 @@ def _patched(
     if input_channels is not None:
         patch.check_input_channels(entries, INPUT_CONV, input_channels)
     patched = model.clone()
-    for patches in patch.to_comfy(entries):
+    added = patch.to_comfy(entries)
+    for patches in added:
         patched.add_patches(patches, weight)
+    if weight != 0:
+        Proof(name, entries, added, weight).attach(patched)
     return patched
 
 

@@ -65,3 +65,61 @@ def merge(script, monkeypatch, tmp_path):
         return script.main(list(map(str, arguments))), path
 
     return run
+
+
+@pytest.fixture
+def unloaded(monkeypatch):
+    """Leaves no model loaded, so that no test finds one that another test has patched; before `monkeypatch` ends."""
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+    yield
+    comfy.model_management.unload_all_models()
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The measurements that the check of a patch took, in order."""
+    from layerdiffuse_alpha import proof
+
+    found = []
+    real = proof.measure
+
+    def measure(*arguments):
+        found.append(real(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(proof, "measure", measure)
+    return found
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The keys whose modules the check of a patch compares, in order."""
+    from layerdiffuse_alpha import proof
+
+    keys = []
+    real = proof.Proof._made_of
+    monkeypatch.setattr(proof.Proof, "_made_of", lambda self, key, *more: keys.append(key) or real(self, key, *more))
+    return keys
+
+
+@pytest.fixture(scope="session")
+def conds(checkpoint):
+    """(positive, negative) conditioning."""
+    import nodes as comfy_nodes
+
+    return [comfy_nodes.CLIPTextEncode().encode(checkpoint[1], text)[0] for text in ("a red apple", "bad, ugly")]
+
+
+@pytest.fixture
+def sample(conds):
+    """Samples with a model through ComfyUI's own KSampler and returns the latents."""
+    import nodes as comfy_nodes
+    import torch
+
+    def run(model, *others, steps=1, batch=1):
+        latent = {"samples": torch.zeros(batch, 4, 8, 8)}
+        return comfy_nodes.common_ksampler(model, 7, steps, 5.0, "euler", "normal", *(others or conds), latent)[0]
+
+    return run
