@@ -23,6 +23,7 @@ from handler.workflow.workflow import ModelFile, Workflow
 PROBE_TIMEOUT_S = 120
 FREE_BYTES = 2_000_000_000
 SDXL_MEMORY_BYTES = 15_000_000_000
+PATCH_NOT_APPLIED = "PatchNotApplied"  # raised by the node pack if ComfyUI samples without the patch
 PROBE = """
 import importlib.util, json, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -166,6 +167,8 @@ def _picture(settings: Settings, workflow: Workflow) -> Finding:
             request = generator.parse({"prompt": "a red apple", "seed": 7})
             info = generator.generate(request, Deadline(settings.job_timeout_s)).info
     except GenerationError as exc:
+        if PATCH_NOT_APPLIED in exc.message:
+            return Finding(Severity.WRONG, "patch", exc.message, "run scripts/setup to install the pinned ComfyUI")
         return Finding(
             Severity.WRONG, "test picture", str(exc), "see docs/errors.md; LOG_LEVEL=INFO shows ComfyUI's log"
         )

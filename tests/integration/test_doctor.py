@@ -59,3 +59,18 @@ def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
     shutil.copy(plain, merged)
     assert found("merged").severity is Severity.WRONG
     assert "does not have the patch" in found("merged").fact
+
+
+def test_doctor_finds_a_comfyui_that_ignores_the_patch(tmp_path):
+    """The files and the graph are fine, but the node pack finds that modules return what they do without the patch."""
+    comfyui = tmp_path / "comfyui"
+    shutil.copytree(ROOT / ".comfyui" / "app", comfyui / "app")
+    for name in ("venv", "data"):
+        (comfyui / name).symlink_to(ROOT / ".comfyui" / name)
+    with (comfyui / "app" / "comfy" / "weight_adapter" / "lora.py").open("a") as adapter:
+        adapter.write("\n\nLoRAAdapter.calculate_weight = lambda self, weight, *_, **__: weight\n")
+    done = run("doctor", PORT="0", DATA_DIR=str(tmp_path / "data"), COMFYUI_DIR=str(comfyui))
+    assert done.returncode == 1
+    fault = r"wrong  patch  KSampler failed with layerdiffuse_alpha\.proof\.PatchNotApplied: this ComfyUI \(0\.30\.0\)"
+    assert re.search(fault, done.stdout), done.stdout
+    assert str(ROOT) not in done.stdout
