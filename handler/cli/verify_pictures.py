@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handler.deadline import Deadline
-from handler.errors import GenerationError, WorkflowInvalid
+from handler.errors import GenerationError, NotTransparent, WorkflowInvalid
 from handler.job.generate import Generator
 from handler.settings import Settings
 from handler.workflow.workflow import Workflow
@@ -38,7 +38,7 @@ class Drawn:
     Attributes:
         name: of the reference.
         request: a job's input.
-        error: why there is no transparent picture; empty if there is one.
+        error: why there is no picture, or why it is not transparent; empty if it is.
         alpha: the picture's alpha statistics.
         seconds: by stage.
         sha256: of the PNG.
@@ -74,7 +74,11 @@ def references(workflow: Workflow, settings: Settings) -> list[Reference]:
 
 
 def draw(reference: Reference, generator: Generator, settings: Settings, on_step: OnStep) -> Drawn:
-    """Returns the reference's picture, or why there is none; the next one is not affected."""
+    """Returns the reference's picture, or why there is none; the next one is not affected.
+
+    Args:
+        generator: with ALPHA_CHECK=accept, so that a picture that is not transparent can be looked at.
+    """
 
     def show(run: Any) -> None:
         if run.progress is not None:
@@ -85,9 +89,11 @@ def draw(reference: Reference, generator: Generator, settings: Settings, on_step
         picture = generator.generate(request, Deadline(settings.job_timeout_s), show)
     except GenerationError as exc:
         return Drawn(reference.name, reference.request, error=str(exc))
+    check = picture.info["alpha_check"]
     return Drawn(
         reference.name,
         reference.request,
+        error="" if check["passed"] else f"{NotTransparent.code}: {check['reason']}",
         alpha=picture.info["alpha"],
         seconds=picture.info["seconds"],
         sha256=hashlib.sha256(picture.png).hexdigest(),

@@ -92,9 +92,10 @@ class Verification:
             ComfyProcess(self._settings) as comfyui,
         ):
             generator = Generator(workflow, comfyui, self._settings)
+            accepting = self._settings.model_copy(update={"alpha_check": "accept"})
             try:
                 if self._start(generator, comfyui, comfyui_log):
-                    self._pictures(workflow, generator)
+                    self._pictures(workflow, Generator(workflow, comfyui, accepting))
                     self._report.patch = comfyui_log.proof
                     self._report.verdicts.append(verify_verdicts.of_patch(comfyui_log.proof))
             finally:

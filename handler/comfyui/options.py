@@ -11,7 +11,7 @@ from typing import Literal
 from handler.comfyui.gpu import Gpu
 from handler.settings import Settings
 
-# SDXL at 1024x1024 by calculation: 7.2 GB of weights, 1.9 of their backups, about 8 of activations (docs/gpu.md).
+# SDXL at 1024x1024 by calculation: 7.1 GB of weights, 1.9 of backups, 8.6 of activations (docs/gpu.md).
 FULL_BYTES = 20_000_000_000
 # The newest GPUs that xformers 0.0.35 has CUTLASS kernels for (xformers/ops/fmha/cutlass.py).
 XFORMERS_CAPABILITY = (9, 0)

@@ -11,7 +11,9 @@ import time
 import pytest
 
 from handler.cli.verify_pictures import Reference, draw
+from handler.job.generate import Generator
 from handler.job.png import check_png
+from handler.job.profiles import load
 
 
 def job(handle, request, job_id="job-1"):
@@ -340,3 +342,12 @@ def test_a_picture_of_verify_that_fails_does_not_stop_the_next(generator, settin
     assert bad.error.startswith("invalid_input: width")
     assert good.error == ""
     assert good.png
+
+
+def test_an_opaque_picture_of_verify_fails_and_is_shown(comfyui, settings, weak_patch, small):
+    """The report shows what was drawn."""
+    changed = settings.model_copy(update={"workflows_dir": weak_patch, "alpha_check": "accept"})
+    opaque = draw(Reference("any", small), Generator(load(changed), comfyui, changed), changed, lambda *_: None)
+    assert opaque.error.startswith("not_transparent: ")
+    assert opaque.png
+    assert opaque.alpha["mean"] > 0.5
