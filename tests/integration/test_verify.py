@@ -64,6 +64,16 @@ def test_twelve_pictures_are_transparent(passed):
     assert all(entry["alpha"]["transparent"] > 0.05 and entry["seconds"]["total"] > 0 for entry in report["pictures"])
 
 
+def test_the_patch_is_measured(passed):
+    """The node pack says how much of the patch's effect it found in the running model."""
+    _, report, _ = passed
+    assert report["patch"]["patch"] == "tiny_transparent_attn.safetensors"
+    assert report["patch"]["shares"] == pytest.approx([1, 1, 1], abs=0.05)
+    severity, fact = verdicts(report)["patch"]
+    assert severity == "ok"
+    assert fact.startswith(f"applied to {report['patch']['keys']} weights; 3 measured: ")
+
+
 def test_the_same_seed_draws_the_same_picture(passed):
     """The first picture is drawn once more, after the others, so that it does not come from ComfyUI's cache."""
     assert verdicts(passed[1])["same seed twice"] == ("ok", "the same bytes")
