@@ -31,9 +31,10 @@ def of_pictures(drawn: Sequence[Drawn]) -> list[Finding]:
     """Returns how many pictures are transparent, and a finding for each that is not."""
     failed = [picture for picture in drawn if picture.error]
     severity = Severity.WRONG if failed else Severity.OK
+    fact = f"{len(drawn) - len(failed)} of {len(drawn)} are transparent"
     return [
-        Finding(severity, "pictures", f"{len(drawn) - len(failed)} of {len(drawn)} are transparent"),
-        *(Finding(Severity.WRONG, f"picture: {picture.name}", picture.error, SEE_ERRORS) for picture in failed),
+        Finding(severity, "pictures", fact, SEE_ERRORS if failed else ""),
+        *(Finding(Severity.WRONG, f"picture: {picture.name}", picture.error) for picture in failed),
     ]
 
 
