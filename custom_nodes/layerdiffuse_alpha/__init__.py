@@ -6,7 +6,7 @@ import logging
 try:
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 except ModuleNotFoundError as exc:
-    # Raised further, ComfyUI would show it as a traceback that says nothing of versions.
+    # If it were raised, ComfyUI would show a traceback without any version.
     if not (exc.name or "").startswith("comfy.weight_adapter"):
         raise
     from comfyui_version import __version__

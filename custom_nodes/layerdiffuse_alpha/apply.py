@@ -29,8 +29,8 @@ Conditioning = list[list[Any]]
 class LayeredDiffusionApply:
     """Patches a model so that it samples latents with transparency.
 
-    Weight 0 leaves an SDXL model as it is, for checkpoints that scripts/merge-patch has made; for
-    SD 1.5 the weight does not count, as in the old pack.
+    Weight 0 does not change an SDXL model, for checkpoints that scripts/merge-patch has made. For SD 1.5 the
+    weight is ignored, as in the old pack.
     """
 
     RETURN_TYPES = ("MODEL",)
@@ -62,8 +62,8 @@ class LayeredDiffusionApply:
 
         Raises:
             FileNotFoundError: the patch file is missing.
-            ValueError: a model of another family than the config's, or one that has the patch in its
-                weights already, or a file that cannot be read.
+            ValueError: the model's family is not the config's, its weights already contain the patch, or the
+                file cannot be read.
             PatchError: any part of the patch does not fit the model.
         """
         if config == SD15_CONFIG:
@@ -81,7 +81,7 @@ class LayeredDiffusionApply:
 
 
 class _ConditionedApply:
-    """What the nodes have in common whose model sees further latents beside the one that it denoises."""
+    """Base of the nodes whose model sees additional latents besides the one that it denoises."""
 
     RETURN_TYPES = ("MODEL", "CONDITIONING", "CONDITIONING")
     FUNCTION = "apply"
@@ -152,7 +152,7 @@ class LayeredDiffusionCondApply(_ConditionedApply):
 
 
 class LayeredDiffusionDiffApply(_ConditionedApply):
-    """Patches an SDXL model so that it finds the background, or foreground, of a whole picture and the other layer."""
+    """Patches an SDXL model so that it draws one layer of a whole picture, given the other layer."""
 
     PATCH_OF_CONFIG = {
         "SDXL, Foreground": "layer_xl_fgble2bg.safetensors",
@@ -186,7 +186,7 @@ def _patched(
     model: comfy.model_patcher.ModelPatcher, name: str, weight: float, input_channels: int | None = None
 ) -> comfy.model_patcher.ModelPatcher:
     entries = patch.parse(weights.load(name))
-    # What ComfyUI has loaded now may still be patched, and wider, from another branch of the graph.
+    # The loaded model may still be patched, and wider, from another branch of the graph.
     unpatched = {key: values[0][0].shape for key, values in model.get_key_patches().items()}
     patch.check(entries, unpatched)
     if input_channels is not None:
@@ -201,7 +201,7 @@ def _patched(
 
 
 def _with_latents(conditioning: Conditioning, concatenated: torch.Tensor) -> Conditioning:
-    """Returns a new conditioning that gives the model `concatenated` beside the noise; the old one stays."""
+    """Returns a new conditioning that passes `concatenated` to the model together with the noise."""
     condition = {"c_concat": comfy.conds.CONDNoiseShape(concatenated)}
     return [
         [context, {**extra, "model_conds": {**extra.get("model_conds", {}), **condition}}]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-ROWS = 256  # of an input that are looked at
+ROWS = 256  # maximum number of rows of an input that are used
 ROOM = 0.05  # that the share may differ from 1 even if there is no noise
 CERTAINTY = 4.0  # standard errors
 LARGEST_TOLERANCE = 0.5  # beyond it, applied and not applied cannot be told apart
@@ -21,10 +21,10 @@ LARGEST_NOISE = 0.5  # of the output; quantised weights and other adapters stay 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a module's output says about its patch.
+    """The measurement of one module's output.
 
     Attributes:
-        share: part of the patch that was applied: 0 none, 1 all of it.
+        share: share of the patch that was applied: 0 none, 1 all of it.
         tolerance: how far `share` may be from 1 with the patch applied; infinite or NaN if nothing is known.
         noise: size of what neither the base weight nor the patch explains, relative to the output.
     """
@@ -35,7 +35,7 @@ class Measurement:
 
     @property
     def conclusive(self) -> bool:
-        """Whether it tells a patched module from one that returns something else."""
+        """Whether it can distinguish a patched module from one that returns something else."""
         known = self.tolerance < LARGEST_TOLERANCE or self.noise > LARGEST_NOISE
         return math.isfinite(self.share) and known
 

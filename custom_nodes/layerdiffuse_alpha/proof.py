@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Proof that ComfyUI applies a patch: measured on what patched modules return while they sample.
+"""Proves that ComfyUI applies a patch, by measuring the output of patched modules while they sample.
 
 ComfyUI merges patches into the weights when it loads a model, or adds them at each cast, or quantises the
-sum again; it only logs a patch that it cannot use, and the picture then comes out opaque. So the first
-sampling of a patched model compares what three of its modules return with what they should return.
+sum again. If it cannot use a patch, it only logs that, and the picture comes out opaque. So the first
+sampling of a patched model compares the output of three of its modules with the expected output.
 """
 
 import logging
@@ -37,12 +37,12 @@ log = logging.getLogger(NAME)
 
 
 class PatchNotApplied(RuntimeError):
-    """ComfyUI samples with a model that does not do what the patch says."""
+    """ComfyUI samples with a model that does not have the patch's effect."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a module's weight is made of.
+    """The parts of a module's weight.
 
     Attributes:
         base: the weight without the patch but with all other patches, fp32, of the shape of `difference`.
@@ -58,10 +58,10 @@ class Expected:
 
 
 class Proof:
-    """Checks that a patch is in force when the model that has it first samples.
+    """Checks that a patch is applied when the model that has it first samples.
 
-    It reads what modules return and changes nothing. Modules that another adapter changes otherwise than by
-    adding to their weight are not compared. If none can be compared, the log says so.
+    It reads outputs and changes nothing. Modules that another adapter changes in another way than by
+    adding to their weight are not compared. If no module can be compared, the log says so.
     """
 
     def __init__(self, name: str, entries: Entries, patches: Sequence[Mapping[str, Any]], strength: float) -> None:
@@ -116,7 +116,7 @@ class Proof:
         return samples
 
     def _expected(self, model: comfy.model_patcher.ModelPatcher) -> dict[str, Expected]:
-        """Returns what up to three weights are made of: a widened one if there is one, the others far apart."""
+        """Returns the parts of up to three weights: a widened one if there is one, and others far apart."""
         weights = model.get_key_patches()  # key -> [(weight without patches, its conversion), *records]
         changed = set(model.weight_wrapper_patches).union(*model.hook_patches.values())
         alone, shared = [], []

@@ -1,4 +1,4 @@
-"""The tiny model, patched, in each way in which ComfyUI loads and patches weights."""
+"""The patched tiny model, in each way in which ComfyUI loads and patches weights."""
 
 from types import SimpleNamespace
 

@@ -54,7 +54,7 @@ def test_the_share_is_what_was_applied(case, dtype, applied):
 @pytest.mark.parametrize("case", [linear, convolution])
 @pytest.mark.parametrize("applied", [1.0, 0.0])
 def test_weights_in_eight_bits_are_judged_by_what_is_left_of_their_noise(case, applied):
-    """A patch smaller than the steps of fp8 is found, since rounding does not correlate with it."""
+    """A patch smaller than the steps of fp8 is detected, because rounding does not correlate with it."""
     module, given, base, difference = case()
     base = base.to(torch.float8_e4m3fn).float()
     random = torch.Generator().manual_seed(1)
@@ -69,7 +69,7 @@ def test_weights_in_eight_bits_are_judged_by_what_is_left_of_their_noise(case, a
 
 @pytest.mark.parametrize("applied", [1.0, 0.0])
 def test_a_difference_too_small_for_the_dtype_is_not_judged(applied):
-    """If merging in bfloat16 loses the patch, applied or not cannot be told, and no one is accused."""
+    """If merging in bfloat16 loses the patch, the measurement is inconclusive and raises nothing."""
     module, given, base, difference = linear()
     base, difference = base.bfloat16().float(), difference / 100
     output = returned(module, given, base + applied * difference, torch.float32, torch.bfloat16)
@@ -105,7 +105,7 @@ def test_inputs_that_say_nothing_are_not_judged(given):
 
 
 def test_an_output_that_overflowed_is_not_judged():
-    """Infinite values in the output, as fp16 can have them, are another fault than a missing patch."""
+    """Infinite values in the output, which fp16 can have, are not taken for a missing patch."""
     module, given, base, difference = linear()
     output = returned(module, given, base, torch.float32)
     output[0, 0, 0] = math.inf
@@ -122,5 +122,5 @@ def test_an_output_that_overflowed_is_not_judged():
     ],
 )
 def test_the_share_has_to_be_near_one(measurement, applied):
-    """Too little, too much and too much else are all not the patch."""
+    """Too little, too much, or too much of something else does not pass as the patch."""
     assert measurement.applied == applied

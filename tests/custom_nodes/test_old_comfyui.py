@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def imported_without(monkeypatch):
-    """Imports the pack again as it is imported if ComfyUI lacks a module."""
+    """Imports the pack again, as if ComfyUI did not have a module."""
 
     def run(missing):
         for name in list(sys.modules):
