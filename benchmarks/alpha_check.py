@@ -200,7 +200,7 @@ def measured(folder: Path, side: str, case: Case) -> Measured:
 
 
 def statistics(alpha: Pixels) -> Alpha:
-    """Returns what the output node reports of such a picture (custom_nodes/layerdiffuse_alpha/png.py)."""
+    """Returns the output node's report about such a picture (custom_nodes/layerdiffuse_alpha/png.py)."""
     border = np.ones(alpha.shape, bool)
     border[1:-1, 1:-1] = False
     values = {
@@ -283,7 +283,7 @@ def corpus(width: int, height: int) -> dict[str, tuple[Pixels, bool]]:
 
 
 def corpus_table() -> Table:
-    """Returns what the check says of the made-up alphas, and whether it should."""
+    """Returns the check's verdict on the synthetic alphas, and the expected one."""
     rows = Table("made-up alpha", *(f"{width}x{height}" for width, height in CORPUS_SIZES), "expected", box=None)
     judged = [
         {name: fault(statistics(alpha), width, height) is None for name, (alpha, _) in corpus(width, height).items()}

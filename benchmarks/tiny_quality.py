@@ -148,7 +148,7 @@ def checkerboard() -> Image.Image:
 
 
 def judge(pictures: list[Path]) -> dict[str, Any]:
-    """Returns what training/judge.py finds."""
+    """Returns the results of training/judge.py."""
     python = ROOT / ".training/venv/bin/python"
     command = [python, "-m", "training", "judge", "--pictures", pictures[0].parent]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
@@ -170,7 +170,7 @@ def measure(cases: list[Case], pictures: list[Path], kinds: list[str]) -> dict[s
 
 
 def accuracies(judged: dict[str, Any]) -> dict[str, str]:
-    """Returns the rows that tell what the judge itself is worth, and the decoder's error."""
+    """Returns the rows about the accuracy of the judge itself, and the decoder's error."""
     accuracy = judged["classifier_accuracy"]
     return {
         "classifier right, held-out sprites": f"{accuracy['transparent']:.1%}",

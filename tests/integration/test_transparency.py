@@ -123,7 +123,7 @@ def test_a_veil_is_refused(variant, prompt, seed):
 
 
 def test_an_opaque_picture_fails_by_default(checking, opaque_seed):
-    """A seed whose picture is opaque although the patch is applied: the job fails, and says how opaque."""
+    """If a picture is opaque although the patch is applied, the job fails with the figures."""
     default = Settings.model_fields["alpha_check"].default
     error = job(checking(default), APPLE | {"seed": opaque_seed})["error"]
     assert re.fullmatch(OPAQUE, error)
@@ -146,7 +146,7 @@ def test_retry_fails_after_two_pictures(without_seed, opaque_pair):
 
 
 def test_retry_keeps_the_callers_seed(checking, opaque_seed):
-    """A caller who asks for a seed gets no other one: the job fails."""
+    """If the request has a seed, no other one is tried: the job fails."""
     assert re.fullmatch(OPAQUE, job(checking("retry"), APPLE | {"seed": opaque_seed})["error"])
 
 

@@ -16,7 +16,7 @@ except gpu.GpuUnavailable as exc:
 
 
 def ask(folder, **answers):
-    """Returns what a program sees whose NVIDIA driver is the one in `folder`, with these answers of NVML."""
+    """Returns the GPUs that a program sees with the NVIDIA driver in `folder` and these answers of NVML."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(folder)} | answers
     process = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, check=True)
     return json.loads(process.stdout)

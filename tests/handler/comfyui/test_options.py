@@ -56,7 +56,7 @@ def test_of_several_cards_the_smallest_decides():
 
 @pytest.mark.parametrize(("vram", "flags"), [("full", ("--gpu-only",)), ("dynamic", ())])
 def test_vram_overrides_the_choice(vram, flags):
-    """VRAM decides, whatever the card has."""
+    """VRAM decides, regardless of the card's memory."""
     for memory_bytes in (8_000_000_000, 80_000_000_000):
         chosen = options(card(memory_bytes=memory_bytes), vram=vram)
         assert chosen.arguments == (*flags, "--cache-classic")

@@ -58,7 +58,7 @@ def test_a_full_disk_is_an_error(installed, monkeypatch):
 
 
 def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
-    """Each start may take START_TIMEOUT_S; after three of them the error says how long it had."""
+    """Each start may take START_TIMEOUT_S; after three of them the error names the time."""
     process = installed("exec sleep 600", start_timeout_s=0.3)
     with pytest.raises(ComfyUnavailable, match=r"not ready after 0\.3 s"):
         process.client(Deadline(60))
@@ -67,7 +67,7 @@ def test_a_start_that_never_ends_is_an_error_and_the_child_is_gone(installed):
 
 
 def test_a_start_that_outlasts_the_jobs_goes_on(installed):
-    """Jobs shorter than the start end one by one by their own deadlines; the start by its own, all the same."""
+    """Jobs with short deadlines time out one by one; the start still ends at its own deadline."""
     process = installed("exec sleep 600", start_timeout_s=0.7)
     for _ in range(2):
         with pytest.raises(JobTimeout):

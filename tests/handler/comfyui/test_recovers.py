@@ -79,7 +79,7 @@ def painter(tmp_path):
     ],
 )
 def test_a_job_outlives_a_fault(painter, graphs, attempts, starts):
-    """One fault costs an attempt, not the job: ComfyUI is restarted, or its memory freed, and the picture comes."""
+    """One fault costs an attempt, not the job: ComfyUI is restarted or its memory freed, then the picture is drawn."""
     painter = painter(graphs=graphs, sticky=True)
     assert painter.draw() == attempts
     assert [event.split()[0] for event in painter.seen].count("start") == starts
@@ -97,7 +97,7 @@ def test_a_job_that_loses_comfyui_twice_fails_with_the_cause(painter):
 
 
 def test_memory_that_is_too_small_fails_the_job_alone(painter):
-    """Out of memory in both attempts: the error says what to do, and ComfyUI stays."""
+    """If both attempts run out of memory, the error says what to do, and ComfyUI is not restarted."""
     painter = painter(graphs=[OUT_OF_MEMORY, OUT_OF_MEMORY])
     with pytest.raises(OutOfMemory, match="KSampler ran out of memory: ask for a smaller picture"):
         painter.draw()
@@ -114,7 +114,7 @@ def test_memory_that_is_too_small_fails_the_job_alone(painter):
     ],
 )
 def test_a_fault_that_a_restart_does_not_cure_gives_comfyui_up(painter, graphs, error):
-    """It fails one job, or with node_failed two; no other job is taken to it, and no other ComfyUI is started."""
+    """It fails one job, or two with node_failed; it gets no other job, and no other ComfyUI is started."""
     painter = painter(graphs=graphs)
     failed = 0
     while not painter.comfyui.unfit.is_set():

@@ -27,7 +27,7 @@ CUDA = GpuBroken("KSampler failed with AcceleratorError: CUDA error: an illegal 
 
 
 def remedies(*errors, recovery=None, request="a"):
-    """Returns what follows each error of one job, and the number of its attempts."""
+    """Returns the action after each error of one job, and the number of its attempts."""
     recovery, attempts = recovery or Recovery(), Attempts(request)
     return [recovery.after(error, attempts) for error in errors], attempts.count
 

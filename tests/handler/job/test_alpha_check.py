@@ -30,7 +30,7 @@ def without(name):
 
 
 def test_the_output_nodes_report_is_read():
-    """The fields of Alpha; what else the node reports is left out."""
+    """It has the fields of Alpha, and ignores other fields of the node's report."""
     assert alpha_of(report()) == ALPHA
 
 

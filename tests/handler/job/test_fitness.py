@@ -1,4 +1,4 @@
-"""What makes a machine unfit: each with its reason, before ComfyUI is started."""
+"""A machine that cannot draw is reported with the reason, before ComfyUI is started."""
 
 import errno
 import os

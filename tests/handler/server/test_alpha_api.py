@@ -47,7 +47,7 @@ class Shelf:
 
 
 def test_a_picture_in_a_bucket_is_known_by_its_url(make, tmp_path):
-    """Both APIs name it; nothing stays here, and /status still has it after a restart."""
+    """Both APIs return its URL; nothing is stored here, and /status still has it after a restart."""
     shelf = Shelf()
     client = make(buckets=shelf)
     answer = client.post(TXT2IMG, json={"prompt": "an apple"}).json()

@@ -1,4 +1,4 @@
-"""The HTTP server keeps what its own /openapi.json promises, whatever it is sent (schemathesis)."""
+"""The HTTP server conforms to its own /openapi.json for any request (schemathesis)."""
 
 import subprocess
 import sys

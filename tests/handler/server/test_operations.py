@@ -19,7 +19,7 @@ def until(client, status):
 
 
 def workers(client):
-    """Returns what the worker does: the one count of /health that is not 0."""
+    """Returns the worker's state: the one count of /health that is not 0."""
     (state,) = [state for state, count in client.get(f"{JOBS}/health").json()["workers"].items() if count]
     return state
 

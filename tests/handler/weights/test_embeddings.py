@@ -85,7 +85,7 @@ def test_a_name_does_not_leave_the_folder(settings, name):
     ],
 )
 def test_an_embedding_must_fit_the_text_encoders(settings, shapes, expected):
-    """One that was made for SD 1.5 is refused, which ComfyUI would ignore; what cannot be judged is accepted."""
+    """An embedding for SD 1.5, which ComfyUI would ignore, is rejected; one that cannot be judged is accepted."""
     write(settings.models_dir / "embeddings" / "e.safetensors", shapes)
     assert fault("e", [CHECKPOINT], settings) == expected
 

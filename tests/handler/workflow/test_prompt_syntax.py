@@ -1,4 +1,4 @@
-"""What is read from a prompt; tests/custom_nodes/test_prompt_syntax.py compares it with ComfyUI's own parser."""
+"""Parsing of prompts; tests/custom_nodes/test_prompt_syntax.py compares it with ComfyUI's own parser."""
 
 import time
 
