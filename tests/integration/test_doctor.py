@@ -18,16 +18,16 @@ def test_doctor_passes_on_a_working_installation(tmp_path):
     assert "ok  test picture  128x128" in done.stdout
 
 
-def test_doctor_names_what_is_wrong(tmp_path):
+def test_doctor_names_what_is_wrong(command_line, tmp_path):
     """For a truncated weight file and for a missing ComfyUI, it says how to fix it and exits with 1."""
     shutil.copytree(ROOT / "models", tmp_path / "models")
     weights = tmp_path / "models" / "layer_model" / "tiny_transparent_decoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    done = run("doctor", "--quick", MODELS_DIR=str(tmp_path / "models"), PORT="0")
+    done = command_line("doctor", "--quick", MODELS_DIR=str(tmp_path / "models"), PORT="0")
     assert done.returncode == 1
     fault = rf"wrong  \S*{weights.name}  has \d+ bytes, its header says \d+\n\s+-> layerdiffuse-alpha models"
     assert re.search(fault, done.stdout)
-    done = run("doctor", COMFYUI_DIR=str(tmp_path))
+    done = command_line("doctor", COMFYUI_DIR=str(tmp_path))
     assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
 
 

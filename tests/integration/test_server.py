@@ -119,7 +119,7 @@ def test_the_examples_run(server, tmp_path, command):
     check_png((tmp_path / done.stdout.split()[-1]).read_bytes(), 128, 128)
 
 
-def test_the_command_line_draws_with_a_server(server, tmp_path):
+def test_the_command_line_draws_with_a_server(server, command_line, tmp_path):
     """With several pictures, files and seeds count up, and the same seed draws the same picture."""
     done = program(
         "generate", "a red apple", "-o", "a.png", "--seed", "7", "--count", "2", "--url", server.url, cwd=tmp_path
@@ -127,7 +127,8 @@ def test_the_command_line_draws_with_a_server(server, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.png", "a-2.png"]
     endpoint = ["--endpoint", "tests", "--url", server.url]
-    done = program("generate", "-o", "b.png", "--seed", "8", *endpoint, cwd=tmp_path, RUNPOD_API_KEY="key")
+    output = str(tmp_path / "b.png")
+    done = command_line("generate", "-o", output, "--seed", "8", *endpoint, RUNPOD_API_KEY="key")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a-2.png").read_bytes()
 
