@@ -1,8 +1,9 @@
 """Deletes what has expired."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from handler.errors import StorageUnavailable
 from handler.server.job_store import JobStore
@@ -23,10 +24,17 @@ async def clean_up(
         on_timed_out: called with the id of each job that was queued longer than its time to live.
     """
     while True:
-        try:
+        with _logged("pictures"):  # first: this needs no room on a full disk, and the job store does
+            await asyncio.to_thread(pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
+        with _logged("results"):
             for job_id in await asyncio.to_thread(store.expire, settings.results_limit_bytes):
                 on_timed_out(job_id)
-            await asyncio.to_thread(pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
-        except (StorageUnavailable, OSError) as exc:
-            log.error("cleanup failed", extra={"reason": str(exc)})  # noqa: TRY400
         await asyncio.sleep(CLEANUP_S)
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (StorageUnavailable, OSError) as exc:
+        log.error("cleanup failed", extra={"what": what, "reason": str(exc)})  # noqa: TRY400
