@@ -3,7 +3,8 @@
 import secrets
 from collections.abc import Mapping, Sequence
 
-from handler.workflow.parameters import Parameter, Request
+from handler.workflow.parameter import Parameter
+from handler.workflow.parameters import Request
 
 Values = dict[str, int]
 

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from handler.errors import InvalidInput, WorkflowInvalid
-from handler.workflow.parameters import EmbeddingFault, Parameter, Request, parse, schema_of, shown
+from handler.workflow.parameter import EmbeddingFault, Parameter, shown
+from handler.workflow.parameters import Request, parse, schema_of
 
 Graph = dict[str, dict[str, Any]]
 
@@ -79,16 +80,18 @@ class Workflow:
         """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed."""
         graph = copy.deepcopy(self._graph)
         for parameter in self.parameters:
-            if parameter.name in values:
-                graph[self._ids[parameter.node]]["inputs"][parameter.input] = values[parameter.name]
+            place = _place_of(parameter)
+            if place is not None and parameter.name in values:
+                graph[self._ids[place.node]]["inputs"][place.input] = values[parameter.name]
         return graph
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of what callers may set, with the stored graph's literals as defaults."""
-        defaults = {
-            parameter.name: self._literal(self._graph, Place(parameter.node, parameter.input))
-            for parameter in self.parameters
-            if not parameter.required and not parameter.random
+        defaults = {each.name: each.default for each in self.parameters if each.default is not None}
+        defaults |= {
+            each.name: self._literal(self._graph, place)
+            for each in self.parameters
+            if (place := _place_of(each)) is not None and not each.required and not each.random
         }
         return schema_of(self.parameters, defaults)
 
@@ -140,7 +143,7 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
     models = [_place(entry) for entry in model_entries]
     output = params["output"]
     size = (_place(output["width"]), _place(output["height"]))
-    set_by_callers = [Place(parameter.node, parameter.input) for parameter in parameters]
+    set_by_callers = [place for parameter in parameters if (place := _place_of(parameter)) is not None]
     for place in (*set_by_callers, *info.values(), *models, *size):
         faults += _fault_of(graph, ids, place)
     if output["node"] not in ids:
@@ -172,26 +175,51 @@ def _place(entry: Mapping[str, Any]) -> Place:
     return Place(entry["node"], entry["input"])
 
 
+def _place_of(parameter: Parameter) -> Place | None:
+    """Returns the input that a parameter sets; None if it is not an input of the graph."""
+    if parameter.node is None or parameter.input is None:
+        return None
+    return Place(parameter.node, parameter.input)
+
+
 def _parameters(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[Parameter]:
     if unknown := overrides.keys() - request.keys():
         raise ValueError(f"profile overrides unknown parameters {sorted(unknown)}")
     for name, entry in request.items():
+        limits = dict(overrides.get(name, {}))
+        presets = limits.pop("presets", entry.get("presets", {}))
+        names = {"type": "string", "enum": list(presets)} if presets else {}
         yield Parameter(
             name=name,
-            node=entry["node"],
-            input=entry["input"],
-            schema={**entry["schema"], **overrides.get(name, {})},
+            node=entry.get("node"),
+            input=entry.get("input"),
+            schema={**names, **entry.get("schema", {}), **limits},
             required=entry.get("required", False),
             random=entry.get("random", False),
+            description=entry.get("description", ""),
+            expected=entry.get("expected", ""),
+            aliases=tuple(entry.get("aliases", ())),
+            default=entry.get("default"),
+            presets=presets,
         )
 
 
 def _faults_of_defaults(graph: Graph, ids: Mapping[str, str], parameters: Sequence[Parameter]) -> list[str]:
-    defaults = {parameter.name: graph[ids[parameter.node]]["inputs"][parameter.input] for parameter in parameters}
+    """Returns what callers could not send themselves: defaults, and the values that presets stand for."""
+    found = [
+        ("default", each, graph[ids[place.node]]["inputs"][place.input])
+        for each in parameters
+        if (place := _place_of(each)) is not None
+    ]
+    found += [("default", each, each.default) for each in parameters if each.default is not None]
+    known = {each.name: each for each in parameters}
+    for each in parameters:
+        for preset, values in each.presets.items():
+            found += [(f"{each.name} {preset}: value", known[name], value) for name, value in values.items()]
     return [
-        f"default of {parameter.name} must be {parameter.expectation()}, got {shown(defaults[parameter.name])}"
-        for parameter in parameters
-        if not parameter.accepts(defaults[parameter.name])
+        f"{what} of {each.name} must be {each.expectation()}, got {shown(value)}"
+        for what, each, value in found
+        if not each.accepts(value)
     ]
 
 

@@ -1,5 +1,6 @@
 from handler.job import seeds
-from handler.workflow.parameters import Parameter, Request
+from handler.workflow.parameter import Parameter
+from handler.workflow.parameters import Request
 
 MAXIMUM = 2**53 - 1
 SEED = Parameter("seed", "Sampler", "seed", {"type": "integer", "minimum": 0, "maximum": MAXIMUM}, random=True)

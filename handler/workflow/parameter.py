@@ -1,0 +1,149 @@
+"""One public field of a request: which values it accepts, and what is wrong with any other."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonschema import Draft202012Validator, TypeChecker
+from jsonschema.validators import extend
+
+from handler.workflow import prompt_syntax
+
+SHOWN_CHARACTERS = 40
+LARGEST_SHOWN_INTEGER = 10**SHOWN_CHARACTERS
+INTEGER_BITS = 64
+PROMPT_FORMAT = "prompt"  # JSON Schema's `format` of text that ComfyUI parses
+NOT_BLANK = r"\S"  # JSON Schema's `pattern`
+
+EmbeddingFault = Callable[[str], str | None]
+
+
+def _is_text(_: TypeChecker, value: object) -> bool:
+    """Returns whether it is a string of valid Unicode: JSON can carry a lone surrogate, which cannot be encoded."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_integer(_: TypeChecker, value: object) -> bool:
+    """Returns whether JSON Schema calls it an integer: 20.0 is one, true is not."""
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker: TypeChecker, value: object) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"string": _is_text, "integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One public field of a request.
+
+    Attributes:
+        name: the field's name.
+        node: title of the node that it sets; None if it is not an input of the graph.
+        input: the node's input; None if it is not an input of the graph.
+        schema: JSON Schema of the value.
+        required: whether a request must have it; if not, null means the default, which is the graph's literal.
+        random: whether the default is a random value instead.
+        description: what it means, for callers.
+        expected: which values are accepted, in words, if the schema's keywords do not say it.
+        aliases: names that other services use for it; an unknown field of such a name is an error that suggests ours.
+        default: the default, if it is not an input of the graph; None if it has none.
+        presets: the values of other parameters that each value of this one stands for.
+    """
+
+    name: str
+    node: str | None
+    input: str | None
+    schema: Mapping[str, Any]
+    required: bool = False
+    random: bool = False
+    description: str = ""
+    expected: str = ""
+    aliases: tuple[str, ...] = ()
+    default: Any = None
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether `value` may be set. Null, which means the default, is not a value."""
+        if isinstance(value, int) and value.bit_length() > INTEGER_BITS:
+            return False  # jsonschema would format it, and Python refuses to format an integer of over 4300 digits
+        # The type is checked first: other keywords (multipleOf on an infinity) can raise on a wrong type.
+        schemas = ({"type": self.schema["type"]}, self.schema)
+        return all(Validator(schema).is_valid(value) for schema in schemas)
+
+    def converted(self, value: Any) -> Any:
+        """Returns an accepted value in the type that the graph has: 20.0 becomes 20 if it is an integer."""
+        return int(value) if self.schema["type"] == "integer" else value
+
+    def faults(self, value: Any, embedding_fault: EmbeddingFault) -> list[str]:
+        """Returns why `value` must not be set, one sentence each; an empty list if it may be."""
+        if not self.accepts(value):
+            return [f"{self.name} must be {self.expectation()}, got {shown(value)}{self._hint(value)}"]
+        if self.schema.get("format") != PROMPT_FORMAT:
+            return []
+        if syntax := prompt_syntax.faults(value):
+            return [f"{self.name} {fault}" for fault in syntax]
+        named = [(name, embedding_fault(name)) for name in prompt_syntax.embeddings(value)]
+        return [f"{self.name} names the embedding {shown(name)}, which {fault}" for name, fault in named if fault]
+
+    def expectation(self) -> str:
+        """Returns which values are accepted, in words: "an integer from 0 to 10"."""
+        return (self.expected or _in_words(self.schema)) + (" or null" if self.random else "")
+
+    def _hint(self, value: Any) -> str:
+        """Returns what a caller probably wanted, as the end of a message; empty if that is not known."""
+        if self.schema["type"] != "integer" or not Validator({"type": "integer"}).is_valid(value):
+            return ""
+        least, most, step = self.schema["minimum"], self.schema["maximum"], self.schema.get("multipleOf", 1)
+        if self.random and value < least:
+            return "; for a random value, send null or leave it out"
+        if least < value < most and step > 1:
+            below = int(value) // step * step
+            return f"; the nearest are {max(least, below)} and {min(most, below + step)}"
+        return ""
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    match schema:
+        case {"enum": [*values]}:
+            return f"one of {', '.join(map(shown, values))}"
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"type": "string"}:
+            words = f"a string of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
+            return words + (", not blank" if schema.get("pattern") == NOT_BLANK else "")
+    article = "an integer" if schema["type"] == "integer" else "a number"
+    words = f"{article} from {schema['minimum']} to {schema['maximum']}"
+    return words + (f", a multiple of {schema['multipleOf']}" if "multipleOf" in schema else "")
+
+
+def shown(value: object) -> str:
+    """Returns a short rendering of a JSON value, whatever its size."""
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return "an array"
+        case str() if len(value) > SHOWN_CHARACTERS:
+            return f"{json.dumps(value[:SHOWN_CHARACTERS], ensure_ascii=False)}… ({len(value)} characters)"
+        case int() if abs(value) > LARGEST_SHOWN_INTEGER:
+            return f"an integer of {value.bit_length()} bits"
+        case _:
+            return json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__)
