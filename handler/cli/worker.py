@@ -43,10 +43,12 @@ def worker(context: typer.Context) -> None:
     with ComfyProcess(settings) as comfyui:
         generator = Generator(profiles.load(settings), comfyui, settings)
         handle = serverless.make_handler(Runner(generator, Buckets(settings)), settings)
+        if not is_test:  # a test input may be refused, for which ComfyUI is not needed
+            comfyui.begin()
         # By default the SDK logs each reply in full.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", os.environ.get("RUNPOD_DEBUG_LEVEL", "WARN"))
         sys.argv = [sys.argv[0], *context.args]
-        import runpod.serverless  # takes 2 s, which wrong use need not wait for
+        import runpod.serverless  # takes 2 s, during which ComfyUI starts
 
         runpod.serverless.parser.parse_known_args(context.args)  # a wrong argument ends the program here
         if is_test:

@@ -53,13 +53,8 @@ class ComfyProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def client(self, deadline: Deadline) -> ComfyClient:
-        """Returns a client of the running ComfyUI; starts it if need be, and waits until it is ready.
-
-        Raises:
-            ComfyUnavailable: it does not start, or was given up.
-            JobTimeout, JobCancelled: by `deadline`.
-        """
+    def begin(self) -> None:
+        """Starts ComfyUI unless it runs, without waiting until it is ready; raises after `stop`, like `client`."""
         with self._changed:
             if self._is_closed:
                 raise ComfyUnavailable("ComfyUI was stopped")
@@ -67,6 +62,16 @@ class ComfyProcess:
                 self._stop = threading.Event()
                 self._thread = threading.Thread(target=self._keep_running, args=(self._stop,), daemon=True)
                 self._thread.start()
+
+    def client(self, deadline: Deadline) -> ComfyClient:
+        """Returns a client of the running ComfyUI; starts it if need be, and waits until it is ready.
+
+        Raises:
+            ComfyUnavailable: it does not start, or was given up.
+            JobTimeout, JobCancelled: by `deadline`.
+        """
+        self.begin()
+        with self._changed:
             while self._child is None or not self._child.is_ready:
                 if self.unfit.is_set() or self._stop.is_set():
                     raise ComfyUnavailable(self.unfit_reason or "ComfyUI was stopped")
@@ -120,10 +125,7 @@ class ComfyProcess:
         log.warning("job runs again", extra={"attempt": attempts.count, "code": error.code, "reason": error.message})
 
     def restart(self, failed: ComfyClient, reason: str) -> None:
-        """Kills the ComfyUI that `failed` talks to, and so restarts it; does not wait until it is ready.
-
-        Does nothing if that has already happened, so that several jobs can report the same failure.
-        """
+        """Kills the ComfyUI that `failed` talks to, and so restarts it, unless another job has done that."""
         with self._changed:
             if self._child is not None and self._child.client is failed:
                 self._child.kill(reason)
@@ -136,10 +138,7 @@ class ComfyProcess:
     def avoid_xformers(self, reason: str) -> bool:
         """Stops ComfyUI, which starts with PyTorch's attention from now on.
 
-        Does nothing and returns False unless ATTENTION=auto chose xformers.
-
-        Args:
-            reason: why xformers is avoided, for the log.
+        Does nothing and returns False unless ATTENTION=auto chose xformers. `reason` is for the log.
         """
         if self._settings.attention != "auto" or self.options().attention != "xformers":
             return False

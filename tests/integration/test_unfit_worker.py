@@ -18,6 +18,7 @@ from server import PROGRAM, TINY
 
 SMALL = {"prompt": "x", "width": 64, "height": 64}
 FROZEN_S = 12
+SDK_STARTS = "Starting Serverless Worker"
 CUDA = "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
 NO_DRIVER = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver on your system"
 
@@ -29,6 +30,7 @@ class Worker:
         self.output = folder / "output"
         fake_comfyui.install(folder / "comfyui", **plan)
         own = {"COMFYUI_DIR": str(folder / "comfyui"), "WARM_UP": "off", "TMPDIR": str(folder)}
+        own["PYTHONUNBUFFERED"] = "1"  # what the SDK prints is in order
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [PROGRAM, "worker"],
@@ -45,11 +47,9 @@ class Worker:
 
     def family(self):
         """Returns the processes that it has started: ComfyUI and the SDK's heartbeat, once both are there."""
-        end_s = time.monotonic() + 30
-        while len(found := children(self.process.pid)) < 2:
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
-        return found
+        until(lambda: SDK_STARTS in self.output.read_text(), 30)  # its import also starts processes, for a moment
+        until(lambda: len(children(self.process.pid)) >= 2, 30)
+        return children(self.process.pid)
 
 
 @pytest.fixture
@@ -124,7 +124,10 @@ def test_a_worker_whose_gpu_breaks_fails_one_job(worker):
 
 
 def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
-    """ComfyUI is killed while no job is there, and then dies at each start: exit status 1 with the cause."""
+    """ComfyUI is killed while no job is there, and then dies at each start: exit status 1 with the cause.
+
+    It was first started before the SDK was imported, which takes seconds.
+    """
     with ControlPlane() as runpod:
         idle = worker(runpod, starts=["", "die", "die", "die"])
         (comfyui,) = filter(is_comfyui, idle.family())
@@ -132,6 +135,8 @@ def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
         assert idle.process.wait(30) == 1
     assert NO_DRIVER in idle.last_line
     assert runpod.taken == []
+    output = idle.output.read_text()
+    assert output.index("ComfyUI starting") < output.index(SDK_STARTS)
 
 
 @pytest.mark.soak

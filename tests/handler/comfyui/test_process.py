@@ -46,6 +46,16 @@ def test_a_missing_installation_is_an_error(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_begin_starts_without_waiting(installed):
+    """`begin` returns at once, and the job that comes next uses that start."""
+    process = installed("exec sleep 60")
+    process.begin()
+    begun = wait_for_pid(process)
+    with pytest.raises(JobTimeout):
+        process.client(Deadline(0.1))
+    assert process.pid == begun
+
+
 def test_a_full_disk_is_an_error(installed, monkeypatch):
     """If the scratch folder cannot be created, the error has the system's reason."""
 
