@@ -77,7 +77,9 @@ def findings(settings: Settings, draws: bool = True) -> Iterator[Finding]:
     try:
         workflow = profiles.read(settings)
     except GenerationError as exc:
-        yield Finding(Severity.WRONG, "workflow", exc.message, "restore workflows/ from the repository")
+        yield Finding(
+            Severity.WRONG, "workflow", exc.message, "edit the workflow, or restore workflows/ from the repository"
+        )
         return
     yield Finding(Severity.OK, "workflow", f"{workflow.name}, profile {workflow.profile}")
     if workflow.profile == profiles.FALLBACK_PROFILE and settings.profile == "auto":

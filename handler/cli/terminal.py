@@ -38,7 +38,7 @@ class Commands(TyperGroup):
         except CommandFailed as exc:
             message, status = str(exc), exc.status
         except GenerationError as exc:
-            message, status = str(exc), EXIT_FAILED
+            message, status = "\n  ".join([exc.code, *exc.details]) if len(exc.details) > 1 else str(exc), EXIT_FAILED
         errors.print(f"layerdiffuse-alpha: {message}", markup=False)
         raise typer.Exit(status)
 

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from handler.errors import ComfyBroken, WorkflowRejected
-from handler.workflow.workflow import Graph
+from handler.workflow.graph import Graph
 
 ACCEPT_TIMEOUT_S = 5.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
 ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory

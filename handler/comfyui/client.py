@@ -12,7 +12,7 @@ from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer
 from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, GenerationError
-from handler.workflow.workflow import Graph
+from handler.workflow.graph import Graph
 
 UNANSWERED = 20  # requests in a row, about a minute and a half; in a suspended machine no time passes for them
 FRAME_POLL_S = 0.25

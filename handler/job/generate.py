@@ -27,12 +27,13 @@ from handler.errors import (
 )
 from handler.job import alpha_check, fitness, seeds
 from handler.job.picture import Picture
-from handler.job.png import check_png
+from handler.job.png import check_png, size_of
 from handler.job.profiles import missing_models
 from handler.settings import Settings
 from handler.weights import embeddings, locate
+from handler.workflow.graph import Graph
 from handler.workflow.parameters import Request
-from handler.workflow.workflow import Graph, Workflow
+from handler.workflow.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,11 @@ class Generator:
         asked_s = time.monotonic()
         run, client, ready_s = self._draw(graph, drawing)
         png, report = run.result()
-        width, height = workflow.size(graph)
+        width, height = workflow.size(graph) if workflow.keeps_size else size_of(png)
         check_png(png, width, height)
         alpha = alpha_check.alpha_of(report)
         info = {
-            **workflow.info(graph),
+            **workflow.info(graph) | {"width": width, "height": height},
             "workflow": workflow.name,
             "profile": workflow.profile,
             "device": client.device,

@@ -33,6 +33,15 @@ def check_png(png: bytes, width: int, height: int) -> None:
         raise BadPicture(f"PNG is {found_width}x{found_height}, expected {width}x{height}")
 
 
+def size_of(png: bytes) -> tuple[int, int]:
+    """Returns (width, height) in pixels of a PNG; raises BadPicture if it is not one."""
+    kind, body = next(_chunks(png))
+    if kind != b"IHDR" or len(body) != IHDR.size:
+        raise BadPicture("PNG does not begin with IHDR")
+    width, height, *_ = IHDR.unpack(body)
+    return width, height
+
+
 def recompress(png: bytes) -> bytes:
     """Returns the same picture in fewer bytes: same row filters, maximum compression, slow."""
     chunks = list(_chunks(png))

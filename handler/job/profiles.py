@@ -8,8 +8,9 @@ from typing import Any
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
 from handler.weights import header, locate
-from handler.workflow import lint
-from handler.workflow.workflow import NO_OVERRIDES, ModelFile, Workflow, build
+from handler.workflow.build import NO_OVERRIDES, build
+from handler.workflow.graph import Finding
+from handler.workflow.workflow import ModelFile, Workflow
 
 STORED_PROFILE = "sdxl"  # the stored graph is written for it, so it has no file of overrides
 FALLBACK_PROFILE = "tiny"
@@ -26,6 +27,8 @@ def load(settings: Settings) -> Workflow:
     workflow = read(settings)
     if found := [str(finding) for finding in findings(workflow, settings)]:
         raise WorkflowInvalid(f"workflow {workflow.name}: {'; '.join(found)}", found)
+    for warning in workflow.warnings():
+        log.warning("workflow has a finding", extra={"workflow": workflow.name, "finding": str(warning)})
     return workflow
 
 
@@ -45,9 +48,9 @@ def read(settings: Settings) -> Workflow:
     return _load(settings, FALLBACK_PROFILE)
 
 
-def findings(workflow: Workflow, settings: Settings) -> list[lint.Finding]:
+def findings(workflow: Workflow, settings: Settings) -> list[Finding]:
     """Returns why pictures of the workflow cannot be transparent; an empty list if they can."""
-    return lint.findings(workflow.render({}), workflow.output_node, is_merged(workflow, settings))
+    return workflow.findings(is_merged(workflow, settings))
 
 
 def is_merged(workflow: Workflow, settings: Settings) -> bool | None:

@@ -1,169 +1,97 @@
-"""Can this graph give a transparent picture? If not, what to do about it, one finding per fault.
-
-A graph that breaks one of these rules draws an opaque picture, or fails, in every job. Nodes of other packs are given
-the benefit of the doubt: a rule is only broken if the graph itself shows it.
-"""
+"""Can this graph give one transparent picture of a known size? If not, what to do about it, one finding per fault."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-from handler.workflow.workflow import Graph
+from handler.workflow import transparency
+from handler.workflow.graph import Finding, Graph, Links
 
-OUTPUT_CLASS = "SaveAlphaImageWebsocket"
-PATCH_CLASS = re.compile(r"LayeredDiffusion\w*Apply")
-DECODER_CLASS = re.compile(r"LayeredDiffusionDecode\w*")
-RGBA_DECODERS = ("LayeredDiffusionDecodeRGBA", "LayeredDiffusionDecodeSplit")  # their first output has alpha
-WITHOUT_ALPHA = ("LayeredDiffusionDecode", "VAEDecode", "VAEDecodeTiled", "SplitImageWithAlpha")
-JOIN_CLASS = "JoinImageWithAlpha"
-SD15 = "SD15"  # start of the configs for which LayeredDiffusionApply ignores the weight
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A reason why the graph cannot work.
-
-    Attributes:
-        node: title of the node to look at.
-        fact: what is wrong with it.
-        remedy: what to do.
-    """
-
-    node: str
-    fact: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.node}: {self.fact}; {self.remedy}"
+BATCH_INPUT = "batch_size"
+REPEATS = ("RepeatLatentBatch", "RepeatImageBatch")
+CHOOSES = re.compile(r"(Latent|Image)FromBatch")  # takes one of several pictures
+# Their pictures or latents are as large as the ones that they take.
+KEEPS_SIZE = re.compile(
+    r"KSampler\w*|SamplerCustom\w*|VAEDecode\w*|LayeredDiffusionDecode\w*|JoinImageWithAlpha|InvertMask|"
+    rf"Empty\w*Latent\w*|{transparency.OUTPUT_CLASS}"
+)
 
 
-def findings(graph: Graph, output_node: str, merged: bool | None) -> list[Finding]:
-    """Returns why the picture of the output node cannot be transparent; an empty list if it can.
+def findings(
+    graph: Graph, output_node: str, merged: bool | None, set_by: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Returns why jobs would fail, or why the picture of the output node cannot be transparent.
 
     Args:
         graph: in API format.
         output_node: id of the node that sends the picture.
         merged: whether the checkpoint has the patch in its weights; None if that is unknown.
+        set_by: id of the node that each parameter sets, by the parameter's name.
     """
-    return list(_Graph(graph).findings(output_node, merged))
+    found = transparency.findings(graph, output_node, merged)
+    found += [*_batches(graph, output_node), *_missing_values(graph, output_node)]
+    return found or list(_without_effect(graph, output_node, set_by or {}))
 
 
-class _Graph:
-    """A graph, read against the direction of its links."""
+def warnings(graph: Graph, output_node: str, size_nodes: tuple[str, ...]) -> list[Finding]:
+    """Returns what may surprise, but does no harm.
 
-    def __init__(self, nodes: Graph) -> None:
-        self._nodes = nodes
+    Args:
+        graph: in API format.
+        output_node: id of the node that sends the picture.
+        size_nodes: ids of the nodes that have the picture's width and height.
+    """
+    links = Links(graph)
+    run = set(links.upstream(output_node))
+    used = {source for node in graph for source, _ in links.links(node)}
+    idle = [node for node in graph if node not in run and node not in used]
+    found = [
+        Finding(links.title(node), f"{links.class_of(node)} is not part of the picture", "it will not run")
+        for node in idle
+    ]
+    if resizing := changes_size(graph, output_node, size_nodes):
+        fact = f"{links.class_of(resizing[0])} may change the picture's size"
+        found.append(Finding(links.title(resizing[0]), fact, "replies report the size that the picture really has"))
+    return found
 
-    def findings(self, output_node: str, merged: bool | None) -> Iterator[Finding]:
-        output = self._title(output_node)
-        if self._class(output_node) != OUTPUT_CLASS:
-            remedy = f"use a {OUTPUT_CLASS} node, which sends the picture and its alpha"
-            yield Finding(output, f"{self._class(output_node)} does not report the picture's alpha", remedy)
-        source = self._link(output_node, "images")
-        if source is None:
-            yield Finding(output, "no picture is connected to its input 'images'", f"connect {self._decoder_hint()}")
-            return
-        decoders = self._decoders_of_alpha(source, set())
-        if not decoders:
-            fact = f"the picture from {self._title(source[0])} has no alpha of a transparent decoder"
-            yield Finding(output, fact, f"connect {self._decoder_hint()}")
-        for decoder in decoders:
-            yield from self._of_decoder(decoder, merged)
 
-    def _of_decoder(self, decoder: str, merged: bool | None) -> Iterator[Finding]:
-        latent = self._link(decoder, "samples")
-        samplers = self._samplers(latent[0]) if latent else []
-        if not samplers:
-            yield Finding(self._title(decoder), "no sampler is connected to its input 'samples'", "connect the sampler")
-            return
-        chain = self._upstream(*(self._nodes[sampler]["inputs"]["model"][0] for sampler in samplers))
-        patches = [node for node in chain if PATCH_CLASS.fullmatch(self._class(node))]
-        applied = [node for node in patches if self._weight(node) != 0]
-        if merged and applied:
-            fact = "the checkpoint already has the patch in its weights, and this node would apply it again"
-            yield Finding(self._title(applied[0]), fact, "set its weight to 0 (PROFILE=merged), or load the original")
-        elif merged is False and patches and not applied:
-            fact = "its weight is 0 and the checkpoint does not have the patch in its weights: pictures would be opaque"
-            yield Finding(self._title(patches[0]), fact, "set its weight to 1, or run scripts/merge-patch")
-        elif merged is False and not patches:
-            yield self._unpatched(samplers[0], chain)
+def changes_size(graph: Graph, output_node: str, size_nodes: tuple[str, ...]) -> list[str]:
+    """Returns the nodes between the size and the picture that may change its size."""
+    links = Links(graph)
+    run = links.upstream(output_node)
+    return [
+        node
+        for node in run
+        if node not in size_nodes
+        and not KEEPS_SIZE.fullmatch(links.class_of(node))
+        and not set(links.upstream(node)).isdisjoint(size_nodes)
+    ]
 
-    def _unpatched(self, sampler: str, chain: list[str]) -> Finding:
-        loaders = [node for node in chain if not any(self._links(node))]
-        between = f"between {self._title(loaders[-1])} and this sampler" if loaders else "before this sampler"
-        fact = f"no LayeredDiffusionApply node {between}: pictures would be opaque"
-        spare = [self._title(node) for node in self._nodes if PATCH_CLASS.fullmatch(self._class(node))]
-        remedy = f"connect {spare[0]}" if spare else "add one, or enable it again if it is bypassed"
-        return Finding(self._title(sampler), fact, remedy)
 
-    def _decoders_of_alpha(self, link: tuple[str, int], seen: set[tuple[str, int]]) -> list[str]:
-        """Returns the decoders that the alpha of a picture comes from; an empty list if it has no alpha."""
-        node, output = link
-        if link in seen or node not in self._nodes:
-            return []
-        seen.add(link)
-        kind = self._class(node)
-        if kind in RGBA_DECODERS:
-            return [node] if output == 0 else []
-        if kind in WITHOUT_ALPHA:
-            return []
-        if kind == JOIN_CLASS:
-            mask = self._link(node, "alpha")
-            chain = self._upstream(mask[0]) if mask else []
-            return [each for each in chain if DECODER_CLASS.fullmatch(self._class(each))][:1]
-        found = [decoder for source in self._links(node) for decoder in self._decoders_of_alpha(source, seen)]
-        return list(dict.fromkeys(found))
+def _batches(graph: Graph, output_node: str) -> Iterator[Finding]:
+    links = Links(graph)
+    run = links.upstream(output_node)
+    if any(CHOOSES.fullmatch(links.class_of(node)) for node in run):
+        return
+    for node in run:
+        name = "amount" if links.class_of(node) in REPEATS else BATCH_INPUT
+        count = graph[node]["inputs"].get(name)
+        if isinstance(count, int) and count != 1:
+            yield Finding(links.title(node), f"it makes {count} pictures, and a job has one", f"set {name} to 1")
 
-    def _samplers(self, node: str) -> list[str]:
-        """Returns the nodes that give the last sampling its model: a sampler, or a guider and a scheduler."""
-        for level in self._levels(node):
-            if found := [each for each in level if self._link(each, "model") is not None]:
-                return found
-        return []
 
-    def _upstream(self, *nodes: str) -> list[str]:
-        """Returns nodes and all that they depend on, nearest first."""
-        return [node for level in self._levels(*nodes) for node in level]
+def _missing_values(graph: Graph, output_node: str) -> Iterator[Finding]:
+    links = Links(graph)
+    for node in links.upstream(output_node):
+        for name, value in graph[node]["inputs"].items():
+            if value is None:
+                fact = f"its input '{name}' has no value"
+                yield Finding(links.title(node), fact, f"choose one, or remove this {links.class_of(node)}")
 
-    def _levels(self, *nodes: str) -> Iterator[list[str]]:
-        """Yields the nodes, then those that they are connected to, and so on, each node once."""
-        seen: set[str] = set()
-        level = list(dict.fromkeys(node for node in nodes if node in self._nodes))
-        while level:
-            yield level
-            seen.update(level)
-            sources = [source for node in level for source, _ in self._links(node)]
-            level = [node for node in dict.fromkeys(sources) if node in self._nodes and node not in seen]
 
-    def _weight(self, node: str) -> Any:
-        """Returns the weight of a patch node, even if it comes from another node; None if it is unknown."""
-        inputs = self._nodes[node]["inputs"]
-        if str(inputs.get("config", "")).startswith(SD15):
-            return None
-        source = self._link(node, "weight")
-        return inputs.get("weight") if source is None else self._nodes.get(source[0], {}).get("inputs", {}).get("value")
-
-    def _decoder_hint(self) -> str:
-        """Returns what to connect to the output node, in words."""
-        decoders = [node for node in self._nodes if self._class(node) in RGBA_DECODERS]
-        return self._title(decoders[0]) if decoders else "a LayeredDiffusionDecodeRGBA node (is it muted or deleted?)"
-
-    def _links(self, node: str) -> Iterator[tuple[str, int]]:
-        for name in self._nodes[node]["inputs"]:
-            if (link := self._link(node, name)) is not None:
-                yield link
-
-    def _link(self, node: str, name: str) -> tuple[str, int] | None:
-        match self._nodes[node]["inputs"].get(name):
-            case [str(source), int(output)]:
-                return source, output
-        return None
-
-    def _class(self, node: str) -> str:
-        return str(self._nodes[node]["class_type"])
-
-    def _title(self, node: str) -> str:
-        if node not in self._nodes:
-            return f"node {node}"
-        return str(self._nodes[node].get("_meta", {}).get("title") or self._class(node))
+def _without_effect(graph: Graph, output_node: str, set_by: Mapping[str, str]) -> Iterator[Finding]:
+    links = Links(graph)
+    run = set(links.upstream(output_node))
+    for name, node in set_by.items():
+        if node not in run:
+            fact = f"not connected to {links.title(output_node)}, so {name} would have no effect"
+            yield Finding(links.title(node), fact, f"connect it, or remove {name} from the params file")

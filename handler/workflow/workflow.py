@@ -1,33 +1,14 @@
-"""The stored workflow as data: the graph, what callers may set in it, and what the reply reports of it.
+"""A stored workflow as data: the graph, what callers may set in it, and what the reply reports of it."""
 
-A workflow consists of two files and an optional profile (workflows/README.md describes the format): the graph
-in ComfyUI's API format, `<name>.params.json`, and a profile that overrides literals and bounds. Nodes are
-referred to by their titles. No node, input or parameter is named in this module.
-"""
-
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-from handler.errors import InvalidInput, WorkflowInvalid
-from handler.workflow.parameter import EmbeddingFault, Parameter, shown
+from handler.workflow import lint, outputs
+from handler.workflow.graph import Finding, Graph
+from handler.workflow.parameter import EmbeddingFault, Parameter
 from handler.workflow.parameters import Request, parse, schema_of
-
-Graph = dict[str, dict[str, Any]]
-
-WARM_UP_MODES = ("full", "fast")
-
-NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Place:
-    """An input of the node with this title."""
-
-    node: str
-    input: str
+from handler.workflow.places import Place, Places
 
 
 @dataclass(frozen=True)
@@ -54,6 +35,7 @@ class Workflow:
         models: the weight files that it needs.
         warm_up: what is drawn before the first job, by mode: "full", a picture that must be transparent, and
             "fast", a small request that loads the models and runs every node once.
+        keeps_size: whether the picture is as large as `size` says; if not, only the picture itself tells.
     """
 
     name: str
@@ -63,8 +45,9 @@ class Workflow:
     titles: Mapping[str, str]
     models: tuple[ModelFile, ...]
     warm_up: Mapping[str, Request]
+    keeps_size: bool
     _graph: Graph
-    _ids: Mapping[str, str]
+    _places: Places
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
 
@@ -77,21 +60,37 @@ class Workflow:
         return parse(raw, self.parameters, embedding_fault)
 
     def render(self, values: Mapping[str, Any]) -> Graph:
-        """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed."""
-        graph = copy.deepcopy(self._graph)
-        for parameter in self.parameters:
-            place = _place_of(parameter)
-            if place is not None and parameter.name in values:
-                graph[self._ids[place.node]]["inputs"][place.input] = values[parameter.name]
+        """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed.
+
+        It has only the nodes that the picture depends on: others would cost time and leave files.
+        """
+        graph = outputs.needed(self._graph, self.output_node)
+        for name, place in places_of(self.parameters).items():
+            node, key = self._places.found[place]
+            if name in values and node in graph:
+                graph[node]["inputs"][key] = values[name]
         return graph
+
+    def findings(self, merged: bool | None) -> list[Finding]:
+        """Returns why jobs would fail, or pictures could not be transparent; an empty list if all is well.
+
+        Args:
+            merged: whether the checkpoint has the patch in its weights; None if that is unknown.
+        """
+        set_by = {name: self._places.found[place][0] for name, place in places_of(self.parameters).items()}
+        return lint.findings(self._graph, self.output_node, merged, set_by)
+
+    def warnings(self) -> list[Finding]:
+        """Returns what may surprise, but does no harm."""
+        return lint.warnings(self._graph, self.output_node, size_nodes(self._places, self._size))
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of what callers may set, with the stored graph's literals as defaults."""
         defaults = {each.name: each.default for each in self.parameters if each.default is not None}
         defaults |= {
-            each.name: self._literal(self._graph, place)
+            each.name: self._places.value(place)
             for each in self.parameters
-            if (place := _place_of(each)) is not None and not each.required and not each.random
+            if (place := place_of(each)) is not None and not each.required and not each.random
         }
         return schema_of(self.parameters, defaults)
 
@@ -105,142 +104,22 @@ class Workflow:
         return {name: self._literal(graph, place) for name, place in self._info.items()}
 
     def _literal(self, graph: Graph, place: Place) -> Any:
-        return graph[self._ids[place.node]]["inputs"][place.input]
+        node, name = self._places.found[place]
+        return graph.get(node, self._graph[node])["inputs"][name]
 
 
-def build(name: str, graph: object, params: object, profile: str, overrides: object = NO_OVERRIDES) -> Workflow:
-    """Returns the workflow that the decoded JSON files describe.
-
-    Args:
-        name: the workflow's name in the reply.
-        graph: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, ComfyUI's API format.
-        params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
-        profile: the name of the overrides in the reply.
-        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema keyword: value}},
-            "models": …}`, each optional; its models replace those in params.
-
-    Raises:
-        WorkflowInvalid: with every fault found.
-    """
-    try:
-        return _build(name, copy.deepcopy(graph), params, profile, overrides)
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise WorkflowInvalid(f"workflow {name} is malformed: {type(exc).__name__} {exc}") from exc
-
-
-def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> Workflow:
-    titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
-    ids = {title: node_id for node_id, title in titles.items()}
-    faults = [] if len(ids) == len(titles) else ["two nodes have the same title"]
-    for title, inputs in overrides.get("graph", {}).items():
-        for input_name, literal in inputs.items():
-            faults += _fault_of(graph, ids, Place(title, input_name))
-            if title in ids:
-                graph[ids[title]]["inputs"][input_name] = literal
-    parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
-    info = {key: _place(entry) for key, entry in params["info"].items()}
-    model_entries = overrides.get("models", params["models"])
-    models = [_place(entry) for entry in model_entries]
-    output = params["output"]
-    size = (_place(output["width"]), _place(output["height"]))
-    set_by_callers = [place for parameter in parameters if (place := _place_of(parameter)) is not None]
-    for place in (*set_by_callers, *info.values(), *models, *size):
-        faults += _fault_of(graph, ids, place)
-    if output["node"] not in ids:
-        faults.append(f"no node has the title {output['node']!r}")
-    if not faults:
-        faults += _faults_of_defaults(graph, ids, parameters)
-    warm_up = _warm_up(params["warm_up"], parameters, faults)
-    if faults:
-        raise WorkflowInvalid(f"workflow {name}: {'; '.join(faults)}", faults)
-    return Workflow(
-        name=name,
-        profile=profile,
-        parameters=parameters,
-        output_node=ids[output["node"]],
-        titles=titles,
-        models=tuple(
-            ModelFile(entry["folder"], graph[ids[place.node]]["inputs"][place.input])
-            for entry, place in zip(model_entries, models, strict=True)
-        ),
-        warm_up=warm_up,
-        _graph=graph,
-        _ids=ids,
-        _info=info,
-        _size=size,
-    )
-
-
-def _place(entry: Mapping[str, Any]) -> Place:
-    return Place(entry["node"], entry["input"])
-
-
-def _place_of(parameter: Parameter) -> Place | None:
+def place_of(parameter: Parameter) -> Place | None:
     """Returns the input that a parameter sets; None if it is not an input of the graph."""
     if parameter.node is None or parameter.input is None:
         return None
     return Place(parameter.node, parameter.input)
 
 
-def _parameters(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[Parameter]:
-    if unknown := overrides.keys() - request.keys():
-        raise ValueError(f"profile overrides unknown parameters {sorted(unknown)}")
-    for name, entry in request.items():
-        limits = dict(overrides.get(name, {}))
-        presets = limits.pop("presets", entry.get("presets", {}))
-        names = {"type": "string", "enum": list(presets)} if presets else {}
-        yield Parameter(
-            name=name,
-            node=entry.get("node"),
-            input=entry.get("input"),
-            schema={**names, **entry.get("schema", {}), **limits},
-            required=entry.get("required", False),
-            random=entry.get("random", False),
-            description=entry.get("description", ""),
-            expected=entry.get("expected", ""),
-            aliases=tuple(entry.get("aliases", ())),
-            default=entry.get("default"),
-            presets=presets,
-        )
+def places_of(parameters: Sequence[Parameter]) -> dict[str, Place]:
+    """Returns the inputs that parameters set, by the parameters' names."""
+    return {each.name: place for each in parameters if (place := place_of(each)) is not None}
 
 
-def _faults_of_defaults(graph: Graph, ids: Mapping[str, str], parameters: Sequence[Parameter]) -> list[str]:
-    """Returns what callers could not send themselves: defaults, and the values that presets stand for."""
-    found = [
-        ("default", each, graph[ids[place.node]]["inputs"][place.input])
-        for each in parameters
-        if (place := _place_of(each)) is not None
-    ]
-    found += [("default", each, each.default) for each in parameters if each.default is not None]
-    known = {each.name: each for each in parameters}
-    for each in parameters:
-        for preset, values in each.presets.items():
-            found += [(f"{each.name} {preset}: value", known[name], value) for name, value in values.items()]
-    return [
-        f"{what} of {each.name} must be {each.expectation()}, got {shown(value)}"
-        for what, each, value in found
-        if not each.accepts(value)
-    ]
-
-
-def _warm_up(raw: Mapping[str, Any], parameters: Sequence[Parameter], faults: list[str]) -> dict[str, Request]:
-    """Returns the warm-up requests; adds what is wrong with them to `faults`."""
-    requests = {}
-    for mode in WARM_UP_MODES:
-        try:
-            requests[mode] = parse(raw[mode], parameters)
-        except InvalidInput as exc:
-            faults += [f"{mode} warm_up: {fault}" for fault in exc.details]
-    return requests
-
-
-def _fault_of(graph: Graph, ids: Mapping[str, str], place: Place) -> list[str]:
-    """Returns why `place` is not a literal of the graph, as a list with one fault; an empty list if it is one."""
-    if place.node not in ids:
-        return [f"no node has the title {place.node!r}"]
-    inputs = graph[ids[place.node]]["inputs"]
-    if place.input not in inputs:
-        return [f"node {place.node!r} has no input {place.input!r}"]
-    if isinstance(inputs[place.input], list):
-        return [f"input {place.input!r} of node {place.node!r} is a link, expected a literal"]
-    return []
+def size_nodes(places: Places, size: tuple[Place, Place]) -> tuple[str, ...]:
+    """Returns the nodes that have the picture's width and height, and those that these values are linked to."""
+    return tuple(node for place in size for node in (places.found[place][0], *places.links.titled(place.node)))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.workflow.workflow import Workflow, build
+from handler.workflow.build import build
+from handler.workflow.workflow import Workflow
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 

@@ -316,6 +316,26 @@ def test_the_patch_changes_the_picture(variant, handle, small):
     assert picture(unpatched) != picture(job(handle, small))
 
 
+def test_edits_of_the_graph_draw(variant, small):
+    """A value behind a link, a picture that is scaled and saved, and a forgotten preview, which leaves no file."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["10"] = {"class_type": "PrimitiveInt", "inputs": {"value": 20}, "_meta": {"title": "Steps"}}
+        graph["6"]["inputs"]["steps"] = ["10", 0]
+        scale = {"image": ["8", 0], "upscale_method": "area", "width": 32, "height": 48, "crop": "disabled"}
+        graph["11"] = {"class_type": "ImageScale", "inputs": scale, "_meta": {"title": "Smaller"}}
+        save = {"images": ["11", 0], "filename_prefix": "ComfyUI"}
+        graph["9"] = {"class_type": "SaveImage", "inputs": save, "_meta": {"title": "Alpha PNG"}}
+        graph["12"] = {"class_type": "PreviewImage", "inputs": {"images": ["7", 0]}, "_meta": {"title": "Left over"}}
+
+    reply = job(variant(change, profile="sdxl"), small)
+    info = json.loads(reply["info"])
+    check_png(picture(reply), 32, 48)
+    assert (info["width"], info["height"], info["steps"]) == (32, 48, 4)
+    assert "Left over" not in info["seconds"]
+
+
 def test_more_than_one_picture_is_an_error(variant, small):
     """If the graph produces two pictures, the job fails."""
 

@@ -12,7 +12,7 @@ from weight_server import NAME, SHA256, line
 from handler.settings import ROOT
 from handler.weights import locate, manifest
 from handler.weights.manifest import BadList, Entry
-from handler.workflow.workflow import build
+from handler.workflow.build import build
 
 
 def test_a_line_has_hash_size_path_and_urls():

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler.errors import WorkflowInvalid
-from handler.workflow.workflow import build
+from handler.workflow.build import build
 
 PROFILES = Path(__file__).parents[3] / "workflows" / "profiles"
 
@@ -123,19 +123,30 @@ def put(value, *keys):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (drop("graph", "3"), "no node has the title 'Prompt'"),
-        (drop("graph", "6", "inputs", "seed"), "node 'Sampler' has no input 'seed'"),
-        (put(["1", 0], "graph", "6", "inputs", "steps"), "input 'steps' of node 'Sampler' is a link"),
-        (put("Sampler", "graph", "5", "_meta", "title"), "two nodes have the same title"),
-        (put("Nowhere", "params", "output", "node"), "no node has the title 'Nowhere'"),
-        (put(99, "graph", "6", "inputs", "steps"), "default of num_inference_steps must be"),
+        (drop("graph", "3"), "Prompt: bypassed, muted, renamed or deleted, and prompt needs it; "),
+        (drop("graph", "6", "inputs", "seed"), "Sampler: KSampler has no input 'seed', which seed sets"),
+        (
+            put(["1", 0], "graph", "6", "inputs", "steps"),
+            "Sampler: its input 'steps', which num_inference_steps sets, comes from",
+        ),
+        (
+            put("Sampler", "graph", "5", "_meta", "title"),
+            "Sampler: 2 nodes have this title (EmptyLatentImage, KSampler)",
+        ),
+        (
+            put(99, "graph", "6", "inputs", "steps"),
+            "Sampler: 'steps' is 99, the default of num_inference_steps; it must be an integer from 1 to 60",
+        ),
         (put({"prompt": 1}, "params", "warm_up", "full"), "full warm_up: prompt must be a string"),
         (put({"prompt": 1}, "params", "warm_up", "fast"), "fast warm_up: prompt must be a string"),
         (drop("params", "warm_up", "full"), "malformed: KeyError 'full'"),
         (drop("params", "request"), "malformed: KeyError 'request'"),
         (put({}, "profile", "request", "nonsense"), "unknown parameters"),
-        (put(2000, "profile", "request", "width", "minimum"), "default of width must be"),
-        (put({"x": 1}, "profile", "graph", "Nowhere"), "no node has the title 'Nowhere'"),
+        (put(2000, "profile", "request", "width", "minimum"), "Size: 'width' is 128, the default of width; it must be"),
+        (
+            put({"x": 1}, "profile", "graph", "Nowhere"),
+            "Nowhere: bypassed, muted, renamed or deleted, and profile tiny needs it",
+        ),
         (put(5, "profile", "graph"), "malformed"),
     ],
 )

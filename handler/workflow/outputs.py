@@ -1,0 +1,65 @@
+"""Which node of a graph sends the picture, and what of the graph has to run for it."""
+
+import copy
+
+from handler.workflow import transparency
+from handler.workflow.graph import Finding, Graph, Links
+from handler.workflow.transparency import OUTPUT_CLASS
+
+PICTURE_OUTPUTS = ("SaveImage", "PreviewImage")  # they write files; their picture is sent instead
+
+
+class NoOutput(Exception):
+    """There is no picture to send.
+
+    Attributes:
+        finding: why.
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+def find(graph: Graph, title: str) -> str:
+    """Returns the id of the output node: the one with this title, else the only one whose picture has alpha.
+
+    Raises:
+        NoOutput: there is none, or there are several.
+    """
+    links = Links(graph)
+    titled = links.titled(title)
+    if len(titled) == 1:
+        return titled[0]
+    outputs = [node for node in titled or graph if links.class_of(node) in (OUTPUT_CLASS, *PICTURE_OUTPUTS)]
+    with_alpha = [node for node in outputs if transparency.decoders(graph, node)]
+    ours = [node for node in with_alpha if links.class_of(node) == OUTPUT_CLASS]
+    candidates = ours or with_alpha or outputs
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = " and ".join(links.described(node) for node in candidates)
+        raise NoOutput(Finding(title, f"several nodes could send the picture: {names}", f'name one of them "{title}"'))
+    decoders = [node for node in graph if links.class_of(node) in transparency.RGBA_DECODERS]
+    source = links.title(decoders[0]) if decoders else "a LayeredDiffusionDecodeRGBA node"
+    fact = "no node sends the picture: it is bypassed, muted or deleted"
+    raise NoOutput(Finding(title, fact, f"add a {OUTPUT_CLASS} node and connect {source}"))
+
+
+def with_own_output(graph: Graph, output: str) -> Graph:
+    """Returns the graph with a node in place of a SaveImage or PreviewImage that sends the picture and its alpha."""
+    if graph[output]["class_type"] not in PICTURE_OUTPUTS:
+        return graph
+    images = {name: link for name, link in graph[output]["inputs"].items() if name == "images"}
+    return {**graph, output: {**graph[output], "class_type": OUTPUT_CLASS, "inputs": images}}
+
+
+def needed(graph: Graph, output: str) -> Graph:
+    """Returns a copy of those nodes of the graph that the picture depends on."""
+    return {node: copy.deepcopy(graph[node]) for node in sorted_as(graph, Links(graph).upstream(output))}
+
+
+def sorted_as(graph: Graph, nodes: list[str]) -> list[str]:
+    """Returns some of the graph's nodes in the order of the graph."""
+    chosen = set(nodes)
+    return [node for node in graph if node in chosen]
