@@ -4,7 +4,7 @@ ComfyUI calls a graph "prompt"; only this module uses that name.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import requests
@@ -79,10 +79,10 @@ class ComfyApi:
         entry: Mapping[str, Any] | None = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
         return entry
 
-    def forget(self, prompt_id: str) -> None:
-        """Removes a run from the history, which would otherwise grow with every job; ignores NoAnswer."""
+    def forget(self, prompt_ids: Sequence[str]) -> None:
+        """Removes runs from the history, which would otherwise grow with every job; ignores NoAnswer."""
         with contextlib.suppress(NoAnswer):
-            self._request("POST", "/history", {"delete": [prompt_id]})
+            self._request("POST", "/history", {"delete": list(prompt_ids)})
 
     def free(self) -> None:
         """Makes ComfyUI release the models and the memory that it can; ignores NoAnswer."""

@@ -1,10 +1,10 @@
 """Runs graphs on ComfyUI over its websocket, as of ComfyUI 0.30.0 (server.py, execution.py)."""
 
-import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import websocket
 
@@ -20,10 +20,36 @@ SILENCE_S = 5.0  # after this long without a frame, /history is checked for the 
 SUBMISSIONS = 3
 INTERRUPT_GRACE_S = 15.0  # an interrupt takes effect at the next step or node
 INTERRUPT_POLL_S = 0.05
+REMEMBERED_RUNS = 20  # in ComfyUI's history, until one request removes all of them
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Run], None]
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A websocket, and the client id that ComfyUI knows it by."""
+
+    client_id: str
+    socket: websocket.WebSocket
+
+    def is_open(self) -> bool:
+        """Returns whether ComfyUI has not closed it; reads what arrived between two runs."""
+        self.socket.settimeout(0)
+        try:
+            while self.socket.recv_data()[0] != websocket.ABNF.OPCODE_CLOSE:
+                pass
+        except BlockingIOError:
+            return True
+        except (websocket.WebSocketException, OSError):
+            pass
+        return False
+
+    def close(self) -> None:
+        self.socket.close(timeout=0)
+        # close() leaves the file descriptor open if the server closed first.
+        self.socket.shutdown()  # type: ignore[no-untyped-call]
 
 
 class ComfyClient:
@@ -42,10 +68,14 @@ class ComfyClient:
         self.device = ""
         self.is_stuck = False
         self._api = ComfyApi(address)
+        self._idle: list[_Connection] = []  # more than one only after runs at the same time
+        self._finished: list[str] = []  # runs that are in ComfyUI's history
 
     def close(self) -> None:
         """Closes idle connections."""
         self._api.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def is_ready(self) -> bool:
         """Returns whether the server answers."""
@@ -105,26 +135,38 @@ class ComfyClient:
                     self.is_stuck = True
                     return
                 time.sleep(INTERRUPT_POLL_S)
-            self._api.forget(prompt_id)
+            self._api.forget([prompt_id])
         except NoAnswer:
             self.is_stuck = True
 
     def _run_once(self, run: Run, graph: Graph, deadline: Deadline, on_progress: OnProgress) -> None:
-        client_id = uuid.uuid4().hex
-        with self._socket(client_id, deadline) as socket:
-            self._api.submit(graph, client_id, run.prompt_id, min(ACCEPT_TIMEOUT_S, deadline.left_s()))
+        connection = self._connect(deadline)
+        try:
+            client_id, timeout_s = connection.client_id, min(ACCEPT_TIMEOUT_S, deadline.left_s())
+            self._api.submit(graph, client_id, run.prompt_id, timeout_s)
             run.accepted = True
             try:
-                self._follow(run, socket, deadline, on_progress)
+                self._follow(run, connection.socket, deadline, on_progress)
             except (websocket.WebSocketException, OSError) as exc:
                 log.warning("websocket broke", extra={"prompt_id": run.prompt_id, "reason": repr(exc)})
                 while not self._ask_history(run):
                     deadline.sleep(FRAME_POLL_S)
+        finally:
+            if run.finished and not run.from_history:
+                self._idle.append(connection)
             else:
-                self._api.forget(run.prompt_id)
+                connection.close()
+        if not run.from_history:
+            self._forget_later(run)
 
-    @contextlib.contextmanager
-    def _socket(self, client_id: str, deadline: Deadline) -> Iterator[websocket.WebSocket]:
+    def _connect(self, deadline: Deadline) -> _Connection:
+        """Returns a connection that is open: the one of the last run, or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open():
+                return connection
+            connection.close()
+        client_id = uuid.uuid4().hex
         try:
             socket = websocket.create_connection(
                 f"ws://{self._address}/ws?clientId={client_id}",
@@ -133,12 +175,14 @@ class ComfyClient:
             )
         except (websocket.WebSocketException, OSError) as exc:
             raise NoAnswer(f"ComfyUI does not accept connections: {type(exc).__name__}") from exc
-        try:
-            yield socket
-        finally:
-            socket.close(timeout=0)
-            # close() leaves the file descriptor open if the server closed first.
-            socket.shutdown()  # type: ignore[no-untyped-call]
+        return _Connection(client_id, socket)
+
+    def _forget_later(self, run: Run) -> None:
+        """Removes the run from the history, together with others."""
+        self._finished.append(run.prompt_id)
+        if len(self._finished) >= REMEMBERED_RUNS:
+            finished, self._finished = self._finished, []
+            self._api.forget(finished)
 
     def _follow(self, run: Run, socket: websocket.WebSocket, deadline: Deadline, on_progress: OnProgress) -> None:
         silent_polls = 0  # not seconds: a machine that was suspended has frames to read before it asks
@@ -182,7 +226,7 @@ class ComfyClient:
         if entry is None:
             raise NoAnswer("ComfyUI no longer knows the run")
         run.finish_from(entry)
-        self._api.forget(run.prompt_id)
+        self._api.forget([run.prompt_id])
         return True
 
 

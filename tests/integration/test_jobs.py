@@ -183,13 +183,15 @@ def test_parallel_jobs_each_get_their_own_picture(handle, small):
     assert len({picture(reply) for reply in together}) == 6
 
 
-def test_history_does_not_grow(handle, comfyui, small):
-    """After valid and failing jobs, ComfyUI's history is empty."""
+def test_history_does_not_grow(handle, comfyui, small, monkeypatch):
+    """After some jobs, valid and failing, one request removes them from ComfyUI's history."""
+    from handler.comfyui import client
     from handler.deadline import Deadline
 
-    for seed in range(3):
-        job(handle, small | {"seed": seed})
-    assert comfyui.client(Deadline(10))._api._json("GET", "/history") == {}
+    monkeypatch.setattr(client, "REMEMBERED_RUNS", 3)
+    for seed in range(4):
+        job(handle, small | {"seed": seed, "num_inference_steps": 1})
+    assert len(comfyui.client(Deadline(10))._api._json("GET", "/history")) < 3
 
 
 def works(handle, small):

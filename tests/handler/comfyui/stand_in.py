@@ -39,6 +39,19 @@ class StandIn(LoopbackServer):
             web.post("/{path}", self._post),
         ]
 
+    def drop_sockets(self, is_aborted):
+        """Sends every websocket a close frame, or resets its connection; returns when that is done."""
+
+        async def drop():
+            for socket in self.sockets.values():
+                if is_aborted:
+                    socket._req.transport.abort()
+                else:
+                    self._closing = asyncio.create_task(socket.close())
+            await asyncio.sleep(0.1)
+
+        asyncio.run_coroutine_threadsafe(drop(), self._loop).result(5)
+
     async def _websocket(self, request):
         socket = web.WebSocketResponse()
         await socket.prepare(request)

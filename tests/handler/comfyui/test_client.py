@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 
@@ -33,25 +34,57 @@ def run(server, limit_s=10.0, on_progress=None):
 
 
 @pytest.mark.parametrize("name", ["success", "cached"])
-def test_a_run_returns_its_picture_and_leaves_the_history(name):
-    """A run ends with its picture, and its entry in the history is removed."""
+def test_a_run_returns_its_picture_with_one_request(name):
+    """A run ends with its picture, and ComfyUI got one request for it."""
     with StandIn(transcript(name)) as server:
         finished = run(server)
     png, _ = finished.result()
     assert png.startswith(b"\x89PNG")
     assert not finished.from_history
     assert len(server.submissions) == 1
-    assert server.requests == [("history", {"delete": [finished.prompt_id]})]
+    assert server.requests == []
 
 
-def test_each_run_has_its_own_ids():
-    """prompt_id is a canonical uuid4 and new for each run, as is client_id."""
+@pytest.fixture
+def client():
+    """Makes a client that is closed after the test: `client(server)`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(contextlib.closing(ComfyClient(server.address)))
+
+
+def test_runs_share_one_websocket_and_one_history_request(client):
+    """Each run has its own prompt_id, a canonical uuid4; the history is cleared once for twenty runs."""
     with StandIn(transcript("success")) as server:
-        run(server)
-        run(server)
-    ids = [(body["prompt_id"], body["client_id"]) for body in server.submissions]
-    assert len({part for pair in ids for part in pair}) == 4
-    assert all(prompt_id[14] == "4" and prompt_id == prompt_id.lower() for prompt_id, _ in ids)
+        runs = client(server)
+        ids = [runs.run(GRAPH, "9", Deadline(10)).prompt_id for _ in range(protocol.REMEMBERED_RUNS)]
+    assert [body["prompt_id"] for body in server.submissions] == ids
+    assert len(set(ids)) == len(ids)
+    assert all(prompt_id[14] == "4" and prompt_id == prompt_id.lower() for prompt_id in ids)
+    assert len({body["client_id"] for body in server.submissions}) == len(server.sockets) == 1
+    assert server.requests == [("history", {"delete": ids})]
+
+
+@pytest.mark.parametrize("is_aborted", [False, True])
+def test_a_websocket_that_broke_between_two_runs_is_replaced(client, is_aborted):
+    """If the websocket was closed or reset while idle, the next run connects again and is not run twice."""
+    with StandIn(transcript("success")) as server:
+        runs = client(server)
+        runs.run(GRAPH, "9", Deadline(10))
+        server.drop_sockets(is_aborted)
+        finished = runs.run(GRAPH, "9", Deadline(10))
+        finished.result()
+    assert not finished.from_history
+    assert (len(server.submissions), len(server.sockets)) == (2, 2)
+
+
+def test_a_run_does_not_see_what_was_sent_to_another(client):
+    """A run that timed out leaves its websocket, on which more may arrive, and the next one connects again."""
+    with StandIn(transcript("success"), faults=["mute"]) as server:
+        runs = client(server)
+        with pytest.raises(JobTimeout):
+            runs.run(GRAPH, "9", Deadline(0.05))
+        runs.run(GRAPH, "9", Deadline(10)).result()
+    assert len(server.sockets) == 2
 
 
 def test_a_node_error_is_the_runs_error():
