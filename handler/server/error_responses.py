@@ -31,6 +31,8 @@ from handler.server.errors import (
     NotFound,
     QueueFull,
     RequestRejected,
+    RequestTimeout,
+    TooManyConnections,
 )
 
 RETRY_AFTER_S = 5
@@ -62,7 +64,11 @@ def http_status(kind: type[LayerdiffuseError]) -> int:
 
 def error_response(exc: LayerdiffuseError) -> JSONResponse:
     """Returns the response to an error that was raised."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(exc, QueueFull) else None
+    headers = {}
+    if isinstance(exc, QueueFull | TooManyConnections):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(exc, RequestTimeout):
+        headers["Connection"] = "close"
     return _response(http_status(type(exc)), exc.code, exc.message, exc.details, headers)
 
 

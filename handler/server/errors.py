@@ -8,7 +8,9 @@
     ├── Conflict             conflict              the job is in the wrong state for it
     ├── BodyTooLarge         body_too_large
     ├── NotJson              unsupported_media_type
-    └── QueueFull            queue_full
+    ├── QueueFull            queue_full
+    ├── RequestTimeout       request_timeout       the client sent it too slowly
+    └── TooManyConnections   too_many_connections
 
 Errors of jobs are in handler.errors.
 """
@@ -74,3 +76,13 @@ class NotJson(RequestRejected):
 class QueueFull(RequestRejected):
     code = "queue_full"
     http_status = 429
+
+
+class RequestTimeout(RequestRejected):
+    code = "request_timeout"
+    http_status = 408
+
+
+class TooManyConnections(RequestRejected):
+    code = "too_many_connections"
+    http_status = 503

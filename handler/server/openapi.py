@@ -33,6 +33,8 @@ from handler.server.errors import (
     NotFound,
     NotJson,
     QueueFull,
+    RequestTimeout,
+    TooManyConnections,
     Unauthorized,
 )
 from handler.server.protocol import ErrorReply, RunRequest
@@ -70,9 +72,11 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     BodyTooLarge: "body must have at most 1000000 bytes",
     NotJson: "Content-Type must be application/json, got none",
     QueueFull: "queue is full (100 jobs)",
+    RequestTimeout: "body did not arrive within 30 s",
+    TooManyConnections: "too many connections, retry the request",
 }
-GENERAL = (BadRequest, Unauthorized, StorageUnavailable, InternalError)
-SUBMITTING = (*GENERAL, BodyTooLarge, NotJson, QueueFull)
+GENERAL = (BadRequest, Unauthorized, StorageUnavailable, TooManyConnections, InternalError)
+SUBMITTING = (*GENERAL, BodyTooLarge, NotJson, QueueFull, RequestTimeout)
 
 
 def error_docs(*kinds: type[LayerdiffuseError]) -> Docs:

@@ -1,5 +1,6 @@
-"""The body of a request: a JSON object of limited size and depth, and RunPod's envelope around a job's input."""
+"""The body of a request: a JSON object of limited size, depth and time, and RunPod's envelope around a job's input."""
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -7,17 +8,27 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from handler.server.error_responses import invalid_fields
-from handler.server.errors import BadRequest, BodyTooLarge, NotJson
+from handler.server.errors import BadRequest, BodyTooLarge, NotJson, RequestTimeout
 from handler.server.protocol import RunRequest
 
 LIMIT_BYTES = 1_000_000  # the largest valid request has 100 kB
 MAX_DEPTH = 32
+TIMEOUT_S = 30.0
 
 
 async def _json_object(request: Request) -> dict[str, Any]:
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json":  # a form on another site cannot send this type without the user's consent
         raise NotJson(f"Content-Type must be application/json, got {content_type or 'none'}")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            content = await _content(request)
+    except TimeoutError:
+        raise RequestTimeout(f"body did not arrive within {TIMEOUT_S:g} s") from None
+    return await asyncio.to_thread(_parse, content)  # a hostile one takes a tenth of a second
+
+
+async def _content(request: Request) -> bytes:
     parts = []
     size_bytes = 0
     async for part in request.stream():
@@ -25,8 +36,12 @@ async def _json_object(request: Request) -> dict[str, Any]:
         if size_bytes > LIMIT_BYTES:
             raise BodyTooLarge(f"body must have at most {LIMIT_BYTES} bytes")
         parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(b"".join(parts), parse_constant=_reject)
+        body = json.loads(content, parse_constant=_reject)
     except (ValueError, RecursionError) as exc:
         raise BadRequest(f"body is not JSON: {exc}") from None
     if not isinstance(body, dict):

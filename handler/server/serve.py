@@ -16,6 +16,7 @@ from handler.job.generate import Generator
 from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.app import make_app
+from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, raise_file_limit
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
@@ -50,6 +51,7 @@ def serve(generator: Generator, settings: Settings) -> None:
         StorageUnavailable: DATA_DIR cannot be used, or another server uses it.
         OSError: the address cannot be listened on.
     """
+    raise_file_limit()
     pictures = PictureStore(settings.data_dir / "pictures")
     with _lock(settings.data_dir / "lock"), _listening(settings) as listener:
         store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
@@ -86,6 +88,10 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 make_app(service),
+                http=Connection,
+                ws="none",
+                backlog=BACKLOG,
+                h11_max_incomplete_event_size=HEADER_BYTES,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -102,7 +108,7 @@ class Server(uvicorn.Server):
 
 def _listening(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
-    return socket.create_server((settings.listen_host, settings.port), family=family, backlog=512)
+    return socket.create_server((settings.listen_host, settings.port), family=family, backlog=BACKLOG)
 
 
 @contextlib.contextmanager
