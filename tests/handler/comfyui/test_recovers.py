@@ -172,7 +172,7 @@ def test_a_comfyui_that_does_not_answer(painter, monkeypatch):
     """If it runs on, it was paused and is kept; if not, it is replaced within seconds, and the job runs again."""
     monkeypatch.setattr(protocol, "ACCEPT_TIMEOUT_S", 1.0)
     monkeypatch.setattr(api, "ANSWER_TIMEOUT_S", 0.5)
-    painter = painter(graphs=["", "", "stop"])
+    painter = painter(graphs=["", "", "", "stop"])  # the graph that it did not answer arrives when it runs on
     painter.draw()
     os.kill(painter.comfyui.pid, signal.SIGSTOP)
     threading.Timer(1.3, os.kill, (painter.comfyui.pid, signal.SIGCONT)).start()
