@@ -41,7 +41,7 @@ ARG HF_ENDPOINT
 COPY models models
 COPY models.txt ./
 # Only what `models` needs, so that other changes in our code do not download the weights again.
-COPY handler/__init__.py handler/errors.py handler/settings.py handler/
+COPY handler/__init__.py handler/errors.py handler/proxies.py handler/settings.py handler/
 COPY handler/workflow handler/workflow
 COPY handler/weights handler/weights
 COPY handler/cli handler/cli

@@ -33,6 +33,7 @@ DEFINED_IN = {
 COMMAND_OF = {"scripts/demo": ["generate"], "scripts/doctor": ["doctor"], "scripts/serve": ["serve"]}
 OF_OTHER_PROGRAMS = {
     "HTTPS_PROXY",
+    "ALL_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
     "SSL_CERT_FILE",

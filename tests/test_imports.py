@@ -10,7 +10,7 @@ HANDLER = Path(__file__).parents[1] / "handler"
 
 # Parts on one level know nothing of each other. A part is a folder, or modules at the top of the package.
 LEVELS = (
-    {"errors", "settings", "deadline", "logs"},
+    {"errors", "settings", "deadline", "logs", "proxies"},
     {"workflow"},
     {"weights"},
     {"comfyui"},

@@ -6,6 +6,7 @@ from types import FrameType
 
 import typer
 
+from handler import proxies
 from handler.cli import doctor, generate, models, serve, verify, worker
 from handler.cli.terminal import Commands
 
@@ -27,6 +28,7 @@ def main() -> None:
         arguments = ["worker", *arguments]
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _exit)
+    proxies.bypass_for_loopback()
     app(arguments)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import httpx
 import tenacity
 
+from handler import proxies
 from handler.cli.terminal import EXIT_UNREACHABLE, CommandFailed
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
@@ -91,7 +92,10 @@ class Remote:
         self._jobs = f"{base_url.rstrip('/')}/v2/{endpoint}"
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
+        try:
+            self._http = proxies.client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
+        except proxies.BadProxy as exc:
+            raise Unreachable(str(exc)) from exc
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +161,8 @@ class Remote:
     def _download(self, url: str) -> bytes:
         """Downloads a picture from a bucket, without sending the API key."""
         try:
-            answer = httpx.get(url, timeout=TIMEOUT_S, follow_redirects=True)
-            answer.raise_for_status()
+            with proxies.client(timeout=TIMEOUT_S, follow_redirects=True) as without_key:
+                answer = without_key.get(url).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise BadPicture(f"the picture cannot be downloaded from its URL: {type(exc).__name__}") from exc
         return answer.content

@@ -1,6 +1,7 @@
 """Runs graphs on ComfyUI over its websocket, as of ComfyUI 0.30.0 (server.py, execution.py)."""
 
 import logging
+import socket as sockets
 import time
 import uuid
 from collections.abc import Callable
@@ -167,11 +168,13 @@ class ComfyClient:
                 return connection
             connection.close()
         client_id = uuid.uuid4().hex
+        timeout_s = min(ACCEPT_TIMEOUT_S, deadline.left_s())
+        host, _, port = self._address.rpartition(":")
         try:
+            # websocket-client sends a connection of its own through HTTP_PROXY, whatever its options are.
+            plain = sockets.create_connection((host, int(port)), timeout_s)
             socket = websocket.create_connection(
-                f"ws://{self._address}/ws?clientId={client_id}",
-                timeout=min(ACCEPT_TIMEOUT_S, deadline.left_s()),
-                http_no_proxy=["*"],
+                f"ws://{self._address}/ws?clientId={client_id}", timeout=timeout_s, socket=plain
             )
         except (websocket.WebSocketException, OSError) as exc:
             raise NoAnswer(f"ComfyUI does not accept connections: {type(exc).__name__}") from exc

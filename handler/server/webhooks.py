@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import tenacity
 
+from handler import proxies
 from handler.errors import GenerationError, StorageUnavailable
 from handler.server import background
 from handler.server.errors import NotFound
@@ -76,11 +77,11 @@ class Webhooks:
         try:
             status = await asyncio.to_thread(status_of, record, self._pictures, self._reply_limit_bytes)
             body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-            async with httpx.AsyncClient(timeout=WEBHOOK_TIMEOUT_S) as client:
+            async with proxies.async_client(timeout=WEBHOOK_TIMEOUT_S) as client:
                 async for attempt in tries:
                     with attempt:
                         await _post_once(client, str(record.request.webhook), body)
-        except (httpx.HTTPError, httpx.InvalidURL, NotFound, GenerationError) as exc:
+        except (httpx.HTTPError, httpx.InvalidURL, proxies.BadProxy, NotFound, GenerationError) as exc:
             log.warning("webhook failed", extra={"job_id": record.id, "reason": type(exc).__name__})
         try:
             await asyncio.to_thread(self._store.webhook_done, record)

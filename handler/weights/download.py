@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 import handler
+from handler import proxies
 from handler.settings import WeightSettings
 from handler.weights import locate
 from handler.weights.manifest import HUB, Entry
@@ -47,13 +48,13 @@ class Downloader:
         self._on_size = on_size
         self._on_trouble = on_trouble
         try:
-            self._http = httpx.Client(
+            self._http = proxies.client(
                 headers={"Accept-Encoding": "identity", "User-Agent": f"layerdiffuse-alpha/{handler.__version__}"},
                 timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
                 follow_redirects=True,
             )
-        except (ImportError, ValueError, httpx.InvalidURL) as exc:
-            raise DownloadFailed(f"a proxy of the environment cannot be used: {exc}") from exc
+        except proxies.BadProxy as exc:
+            raise DownloadFailed(str(exc)) from exc
 
     def download(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, DownloadFailed | None]]:
         """Yields each entry as soon as its file is here, or with the reason why it is not.
