@@ -4,8 +4,10 @@ ComfyUI calls a graph "prompt"; only this module uses that name.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import errno
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import requests
 
@@ -15,6 +17,11 @@ from handler.workflow.graph import Graph
 ACCEPT_TIMEOUT_S = 5.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
 ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory
 NAMED_FAULTS = 5
+FILES_WAIT_S = 10.0  # for another part of this process to close files
+FILES_POLL_S = 0.1
+
+
+Connected = TypeVar("Connected")
 
 
 class NoAnswer(Exception):
@@ -23,6 +30,10 @@ class NoAnswer(Exception):
 
 class Busy(NoAnswer):
     """ComfyUI accepts connections but does not answer in time."""
+
+
+class NoFiles(NoAnswer):
+    """This process has no file descriptor for a connection; that says nothing about ComfyUI."""
 
 
 class ComfyApi:
@@ -100,7 +111,9 @@ class ComfyApi:
     def _request(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> requests.Response:
         timeout_s = timeout_s or ANSWER_TIMEOUT_S
         try:
-            return self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
+            return with_files(
+                lambda: self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
+            )
         except requests.Timeout as exc:
             raise Busy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
         except requests.RequestException as exc:
@@ -121,3 +134,30 @@ def _reason(answer: Mapping[str, Any], graph: Graph) -> str:
     if not faults and isinstance(answer.get("error"), Mapping):
         faults = [str(answer["error"].get("message"))]
     return "; ".join(faults[:NAMED_FAULTS])
+
+
+def with_files(connect: Callable[[], Connected]) -> Connected:
+    """Returns what `connect` returns, which is tried for FILES_WAIT_S if this process has no file descriptor for it.
+
+    Raises:
+        NoFiles: there still was none.
+    """
+    end_s = time.monotonic() + FILES_WAIT_S
+    while True:
+        try:
+            return connect()
+        except OSError as exc:  # those of requests are, too
+            if not _lacks_files(exc):
+                raise
+            if time.monotonic() > end_s:
+                raise NoFiles("the worker has too many open files") from exc
+        time.sleep(FILES_POLL_S)
+
+
+def _lacks_files(exc: BaseException | None) -> bool:
+    """Returns whether the error or one of its causes is about file descriptors."""
+    while exc is not None:
+        if isinstance(exc, OSError) and exc.errno in {errno.EMFILE, errno.ENFILE}:
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False

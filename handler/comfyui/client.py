@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import websocket
 
-from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer
+from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer, NoFiles, with_files
 from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.deadline import Deadline
-from handler.errors import ComfyCrashed, GenerationError
+from handler.errors import ComfyCrashed, GenerationError, InternalError
 from handler.workflow.graph import Graph
 
 UNANSWERED = 20  # requests in a row, about a minute and a half; in a suspended machine no time passes for them
@@ -104,6 +104,7 @@ class ComfyClient:
         Raises:
             WorkflowRejected: ComfyUI does not accept the graph.
             ComfyCrashed: ComfyUI ended, hangs, or forgot the run.
+            InternalError: this process has too many open files.
             JobTimeout, JobCancelled: by `deadline`.
         """
         for _ in range(SUBMISSIONS):
@@ -113,6 +114,8 @@ class ComfyClient:
             except NoAnswer as exc:
                 self._take_off(run.prompt_id)
                 deadline.left_s()  # raises if the job's own time is up
+                if isinstance(exc, NoFiles):
+                    raise InternalError(str(exc)) from exc
                 raise ComfyCrashed(str(exc), run.accepted) from exc
             except GenerationError:
                 self._take_off(run.prompt_id)
@@ -137,8 +140,8 @@ class ComfyClient:
                     return
                 time.sleep(INTERRUPT_POLL_S)
             self._api.forget([prompt_id])
-        except NoAnswer:
-            self.is_stuck = True
+        except NoAnswer as exc:
+            self.is_stuck = not isinstance(exc, NoFiles)
 
     def _run_once(self, run: Run, graph: Graph, deadline: Deadline, on_progress: OnProgress) -> None:
         connection = self._connect(deadline)
@@ -172,7 +175,7 @@ class ComfyClient:
         host, _, port = self._address.rpartition(":")
         try:
             # websocket-client sends a connection of its own through HTTP_PROXY, whatever its options are.
-            plain = sockets.create_connection((host, int(port)), timeout_s)
+            plain = with_files(lambda: sockets.create_connection((host, int(port)), timeout_s))
             socket = websocket.create_connection(
                 f"ws://{self._address}/ws?clientId={client_id}", timeout=timeout_s, socket=plain
             )

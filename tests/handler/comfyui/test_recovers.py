@@ -1,7 +1,9 @@
 """Jobs on a ComfyUI that fails: a child process that speaks its protocol, the real supervisor and generator."""
 
+import contextlib
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -14,7 +16,7 @@ from handler.comfyui import client as protocol
 from handler.comfyui import process as supervisor
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, NodeFailed, NoGpu, OutOfMemory
+from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, InternalError, NodeFailed, NoGpu, OutOfMemory
 from handler.job import fitness, profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
@@ -211,3 +213,38 @@ def test_stop_ends_a_stopped_comfyui(painter, monkeypatch):
     painter.comfyui.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@contextlib.contextmanager
+def no_files():
+    """Leaves this process no file descriptor during the block."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_too_many_open_files_are_not_comfyuis_fault(painter, monkeypatch):
+    """A job waits until there are descriptors again, or fails; ComfyUI is not restarted."""
+    maker = painter()
+    assert maker.draw() == 1
+    pid = maker.comfyui.pid
+    client = maker.comfyui.client(Deadline(LIMIT_S))
+    drawn = []
+    with no_files():
+        client.close()  # so that its connections are new ones
+        job = threading.Thread(target=lambda: drawn.append(maker.draw(2)))
+        job.start()
+        time.sleep(0.5)
+    job.join()
+    assert drawn == [1]
+
+    monkeypatch.setattr(api, "FILES_WAIT_S", 0.3)
+    with no_files():
+        client.close()
+        with pytest.raises(InternalError, match="too many open files"):
+            maker.draw(3)
+    assert maker.draw(4) == 1
+    assert (maker.comfyui.pid, maker.comfyui.restarts()) == (pid, 0)
