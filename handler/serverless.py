@@ -35,13 +35,15 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
     removed from ComfyUI.
     """
 
+    shape = reply.Shape.of(settings)
+
     def run(job: RunPodJob, deadline: Deadline) -> dict[str, Any]:
         job_id = str(job.get("id"))
         try:
             with reported(job_id):
                 own_job = Job(job_id, runner.parse(job.get("input")), job.get("s3Config"))
                 picture, outcome = runner.run(own_job, deadline, on_progress)
-                return reply.build(outcome, picture.png, settings.reply_limit_bytes)
+                return reply.build(outcome, picture.png, shape)
         except GenerationError as exc:
             return {"error": str(exc)}
 

@@ -36,6 +36,9 @@ class WorkerSettings(_FromEnvironment):
     job_timeout_s: float = Field(540.0, gt=0, le=86_400, description="maximum time from taking a job to its reply")
     start_timeout_s: float = Field(240.0, gt=0, le=86_400, description="maximum time for ComfyUI to start")
     reply_limit_bytes: int = Field(9_500_000, gt=0, description="maximum size of a reply; RunPod takes 10 MB on /run")
+    reply_fields: Literal["all", "image_base64", "url"] = Field(
+        "all", description="all: the picture in image_base64, url and image_url; otherwise only in the named field"
+    )
     warm_up: Literal["auto", "full", "fast", "off"] = Field(
         "auto",
         description="before the first job: full draws a whole picture that must be transparent, fast one step; "

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 
 from handler.errors import GenerationError, InvalidInput, JobCancelled, StorageUnavailable
+from handler.job import reply
 from handler.job.runner import Runner
 from handler.server import background
 from handler.server.cleanup import clean_up
@@ -38,7 +39,7 @@ class Dispatcher:
         self._store = store
         self._runner = runner
         self._pictures = pictures
-        self._webhooks = Webhooks(store, pictures, settings.reply_limit_bytes)
+        self._webhooks = Webhooks(store, pictures, reply.Shape.of(settings))
         self._settings = settings
         self._metrics = metrics
         self._requests: dict[str, Request] = {}  # of queued jobs, so that their input is checked only once
@@ -195,9 +196,9 @@ class Dispatcher:
             return self._running
 
     async def _run(self, running: RunningJob) -> None:
-        limit_bytes = self._settings.reply_limit_bytes
+        shape = reply.Shape.of(self._settings)
         try:
-            outcome = await asyncio.to_thread(running.run, self._runner, self._pictures, limit_bytes)
+            outcome = await asyncio.to_thread(running.run, self._runner, self._pictures, shape)
         except GenerationError as exc:
             if isinstance(exc, JobCancelled) and await self._put_back(running):
                 return

@@ -9,11 +9,12 @@ from handler.server.protocol import JobStatus, PictureReply, Step
 
 
 def status_of(
-    record: JobRecord, pictures: PictureStore, reply_limit_bytes: int, progress: Progress | None = None
+    record: JobRecord, pictures: PictureStore, shape: reply.Shape, progress: Progress | None = None
 ) -> JobStatus:
     """Returns what /status responds with; reads the picture of a completed job.
 
     Args:
+        shape: of the reply.
         progress: of a running job, None before its first step.
 
     Raises:
@@ -27,7 +28,7 @@ def status_of(
             png = pictures.read(record.outcome.filename)
             if png is None:
                 raise NotFound("the picture of this job has expired")
-        output = PictureReply.model_validate(reply.build(record.outcome, png, reply_limit_bytes))
+        output = PictureReply.model_validate(reply.build(record.outcome, png, shape))
     elif progress is not None:
         output = step(progress)
     return JobStatus(

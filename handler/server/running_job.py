@@ -57,7 +57,7 @@ class RunningJob:
         self._unread.clear()
         return unread
 
-    def run(self, runner: Runner, pictures: PictureStore, reply_limit_bytes: int) -> Outcome:
+    def run(self, runner: Runner, pictures: PictureStore, shape: reply.Shape) -> Outcome:
         """Makes the picture and stores it, unless it is in a bucket. Runs in a thread.
 
         Raises:
@@ -68,7 +68,7 @@ class RunningJob:
             request = runner.parse(job.input) if self._request is None else self._request
             picture, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
             if job.is_sent_as_base64:
-                reply.check_size(outcome, picture.png, reply_limit_bytes)
+                reply.check_size(outcome, picture.png, shape)
             if outcome.url is None:
                 pictures.put(picture.filename, picture.png)
         return outcome

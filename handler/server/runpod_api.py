@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi import Path as UrlPart
 
 from handler.errors import InvalidInput
+from handler.job.reply import Shape
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRecord, JobRequest, Status
 from handler.server.job_status import status_of, step
@@ -142,4 +143,4 @@ async def _find(service: Service, job_id: str) -> JobRecord:
 async def _status(service: Service, record: JobRecord) -> JobStatus:
     running = service.dispatcher.running_job(record.id)
     progress = running.progress if running is not None else None
-    return await asyncio.to_thread(status_of, record, service.pictures, service.settings.reply_limit_bytes, progress)
+    return await asyncio.to_thread(status_of, record, service.pictures, Shape.of(service.settings), progress)

@@ -11,6 +11,7 @@ import tenacity
 
 from handler import proxies
 from handler.errors import GenerationError, StorageUnavailable
+from handler.job.reply import Shape
 from handler.server import background
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord
@@ -29,10 +30,10 @@ log = logging.getLogger(__name__)
 class Webhooks:
     """Posts the webhooks that are due in the job store. Its methods belong to one event loop."""
 
-    def __init__(self, store: JobStore, pictures: PictureStore, reply_limit_bytes: int) -> None:
+    def __init__(self, store: JobStore, pictures: PictureStore, shape: Shape) -> None:
         self._store = store
         self._pictures = pictures
-        self._reply_limit_bytes = reply_limit_bytes
+        self._shape = shape
         self._job_finished = asyncio.Event()
         self._posts: dict[str, asyncio.Task[None]] = {}
 
@@ -75,7 +76,7 @@ class Webhooks:
             reraise=True,
         )
         try:
-            status = await asyncio.to_thread(status_of, record, self._pictures, self._reply_limit_bytes)
+            status = await asyncio.to_thread(status_of, record, self._pictures, self._shape)
             body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
             async with proxies.async_client(timeout=WEBHOOK_TIMEOUT_S) as client:
                 async for attempt in tries:
