@@ -1,6 +1,7 @@
 """The checks of `doctor`: everything that a picture needs, and how to fix what is wrong."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -131,7 +132,7 @@ def _weight(settings: Settings, file: ModelFile) -> Finding:
     found = locate.find(file, settings)
     path = found.path if found else settings.models_dir / file.folder / file.name
     remedy = "layerdiffuse-alpha models fetch, or for the tiny model, git checkout models"
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 -- Path.exists() raises if the folder may not be entered
         return Finding(Severity.WRONG, str(file), "missing", remedy)
     try:
         tensors = header.shapes(header.read(path))
@@ -150,7 +151,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     )
     address = f"{settings.listen_host}:{settings.port}"
     try:
-        with socket.create_server((settings.listen_host, settings.port)):
+        family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
+        with socket.create_server((settings.listen_host, settings.port), family=family):
             yield Finding(Severity.OK, "address", f"{address} is free")
     except OSError as exc:
         remedy = "stop the program that uses it, or set PORT; fine if it is this server"

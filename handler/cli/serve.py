@@ -18,7 +18,5 @@ def serve() -> None:
         server.check_address(settings)
         with ComfyProcess(settings) as comfyui:
             server.serve(Generator(profiles.load(settings), comfyui, settings), settings)
-    except server.AddressNotAllowed as exc:
+    except (server.AddressNotAllowed, server.CannotListen) as exc:
         fail(str(exc), EXIT_USAGE)
-    except OSError as exc:
-        fail(f"cannot listen on {settings.listen_host}:{settings.port}: {exc.strerror}", EXIT_USAGE)

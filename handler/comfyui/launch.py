@@ -22,6 +22,7 @@ from handler.errors import ComfyUnavailable
 from handler.settings import Settings
 
 HOST = "127.0.0.1"
+NO_SCRATCH = "no folder for temporary files can be written: set TMPDIR, or mount a tmpfs at /tmp"
 TAIL_LINES = 40
 RELAY_GRACE_S = 1.0  # for the last lines of a process that has ended
 ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -96,13 +97,18 @@ def start(settings: Settings, chosen: Options) -> Child:
     port = _free_port()
     try:
         scratch = tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
+    except FileNotFoundError as exc:
+        raise ComfyUnavailable(NO_SCRATCH) from exc
+    except OSError as exc:
+        raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
+    try:
         with contextlib.ExitStack() as undo:
             undo.callback(scratch.cleanup)
             process = _popen(settings, chosen, port, Path(scratch.name))
             undo.pop_all()
-    except FileNotFoundError as exc:
-        raise ComfyUnavailable("ComfyUI is not installed in COMFYUI_DIR") from exc
     except OSError as exc:
+        if not _python(settings).exists():
+            raise ComfyUnavailable("ComfyUI is not installed in COMFYUI_DIR") from exc
         raise ComfyUnavailable(f"ComfyUI cannot be started: {exc.strerror}") from exc
     return Child(process, ComfyClient(f"{HOST}:{port}"), scratch)
 
@@ -113,7 +119,7 @@ def _popen(settings: Settings, chosen: Options, port: int, scratch: Path) -> sub
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=_environment(chosen.environment),
+        env=_environment(chosen.environment, scratch),
         start_new_session=True,
     )
 
@@ -135,6 +141,10 @@ def on_cpu(settings: Settings) -> bool:
     return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
 
 
+def _python(settings: Settings) -> Path:
+    return settings.comfyui_dir / "venv" / "bin" / "python"
+
+
 def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: Path) -> list[str]:
     comfyui = settings.comfyui_dir
     folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
@@ -142,7 +152,7 @@ def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: P
         folder.mkdir()
     config = model_paths.write(settings, scratch)
     return [
-        str(comfyui / "venv" / "bin" / "python"),
+        str(_python(settings)),
         "-u",
         str(Path(__file__).with_name("child.py")),
         *(str(scratch), str(comfyui / "app" / "main.py")),
@@ -156,8 +166,17 @@ def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: P
     ]
 
 
-def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
-    """Returns the child's environment: no secrets, and nothing is downloaded at run time."""
+def _environment(defaults: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Returns the child's environment: no secrets, nothing is downloaded at run time, and any user will do."""
     environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start without bytecode takes more than twice as long
-    return {**defaults, **environment, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    own = {
+        # PyTorch asks for the user's name, which a user id without an entry in /etc/passwd does not have.
+        "USER": "worker",
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "torchinductor"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+        "PYTHONUTF8": "1",
+    }
+    if not os.access(environment.get("HOME", ""), os.W_OK, effective_ids=True):
+        environment["HOME"] = str(scratch)
+    return {**own, **defaults, **environment, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from handler.comfyui.gpu import GpuUnavailable, LibraryMissing, gpus
-from handler.comfyui.launch import has_gpu
+from handler.comfyui.launch import NO_SCRATCH, has_gpu
 from handler.errors import ModelMissing, NoGpu, StorageUnavailable
 from handler.job.profiles import FALLBACK_PROFILE, missing_models
 from handler.settings import Settings
@@ -38,7 +38,8 @@ def check_gpu(settings: Settings, workflow: Workflow) -> None:
 def check_weights(settings: Settings, workflow: Workflow) -> None:
     """Raises ModelMissing if a weight file is not found, cannot be read, or was cut short."""
     if missing := missing_models(workflow, settings):
-        raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
+        names = " and ".join(map(str, missing))
+        raise ModelMissing(f"{names} missing or unreadable in MODELS_DIR, WEIGHTS_DIRS and HF_CACHE_DIR")
     for file in workflow.models:
         found = locate.find(file, settings)
         try:
@@ -52,6 +53,8 @@ def check_disk() -> None:
     try:
         with tempfile.TemporaryFile() as scratch:
             os.posix_fallocate(scratch.fileno(), 0, SCRATCH_BYTES)
+    except FileNotFoundError as exc:  # raised by tempfile
+        raise StorageUnavailable(NO_SCRATCH) from exc
     except OSError as exc:
         reason = os.strerror(exc.errno or errno.EIO)
         raise StorageUnavailable(f"the folder for temporary files cannot be used: {reason}") from exc

@@ -33,7 +33,9 @@ def load(settings: Settings) -> Workflow:
 
 
 def read(settings: Settings) -> Workflow:
-    """Returns the workflow with the profile that is set; `auto` is SDXL if all its weights are found, else tiny.
+    """Returns the workflow with the profile that is set.
+
+    `auto` is SDXL if all its weights are found, or if those of the tiny model are missing, too; else it is tiny.
 
     Raises:
         WorkflowInvalid: a file is missing or malformed.
@@ -44,8 +46,11 @@ def read(settings: Settings) -> Workflow:
     missing = missing_models(workflow, settings)
     if not missing:
         return workflow
+    fallback = _load(settings, FALLBACK_PROFILE)
+    if missing_models(fallback, settings):  # an image without any weights: SDXL's are the ones to provide
+        return workflow
     log.warning("SDXL weights not found, using the tiny model", extra={"missing": [str(file) for file in missing]})
-    return _load(settings, FALLBACK_PROFILE)
+    return fallback
 
 
 def findings(workflow: Workflow, settings: Settings) -> list[Finding]:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ class AddressNotAllowed(Exception):
     """The server would be open to everyone who can reach its address."""
 
 
+class CannotListen(Exception):
+    """The address is taken, is not this machine's, or is not allowed for this user."""
+
+
 def check_address(settings: Settings) -> None:
     """Raises AddressNotAllowed if other machines could use the server without an API key."""
     if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
@@ -49,7 +54,7 @@ def serve(generator: Generator, settings: Settings) -> None:
 
     Raises:
         StorageUnavailable: DATA_DIR cannot be used, or another server uses it.
-        OSError: the address cannot be listened on.
+        CannotListen: the system refuses the address.
     """
     raise_file_limit()
     pictures = PictureStore(settings.data_dir / "pictures")
@@ -107,18 +112,30 @@ class Server(uvicorn.Server):
 
 
 def _listening(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
-    return socket.create_server((settings.listen_host, settings.port), family=family, backlog=BACKLOG)
+    """Returns the socket that listens on LISTEN_HOST and PORT; `::` is every address, IPv4 and IPv6."""
+    host, port = settings.listen_host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror
+        hint = "; ports below 1024 are for root, set PORT" if isinstance(exc, PermissionError) else ""
+        raise CannotListen(f"cannot listen on {host}:{port}: {reason}{hint}") from exc
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Ensures that this is the folder's only server; the system releases the lock however the server ends."""
     try:
-        with path.open("w") as lock:
+        lock = path.open("w")
+    except OSError as exc:
+        raise StorageUnavailable(f"DATA_DIR cannot be written: {exc.strerror}") from exc
+    with lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as exc:
-        raise StorageUnavailable("another server uses DATA_DIR") from exc
-    except PermissionError as exc:
-        raise StorageUnavailable("DATA_DIR cannot be written") from exc
+        except BlockingIOError as exc:
+            raise StorageUnavailable("another server uses DATA_DIR") from exc
+        except OSError as exc:
+            raise StorageUnavailable(f"DATA_DIR cannot be locked: {exc.strerror}") from exc
+        yield

@@ -1,5 +1,11 @@
-"""The one answer to "is this weight file here?": models folder, then volumes, then a cache of the Hugging Face hub."""
+"""The one answer to "is this weight file here?": models folder, then volumes, then a cache of the Hugging Face hub.
 
+What this user cannot read counts as missing; a warning names it, once.
+"""
+
+import functools
+import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +14,8 @@ from handler.settings import WeightSettings
 from handler.weights import manifest
 from handler.weights.manifest import HUB, Entry, OnSize, WrongFile
 from handler.workflow.workflow import ModelFile
+
+log = logging.getLogger(__name__)
 
 HUB_URL = re.compile(re.escape(HUB) + r"/([^/]+)/([^/]+)/resolve/([0-9a-f]{40})/(.+)")
 
@@ -82,7 +90,7 @@ def state(entry: Entry, settings: WeightSettings) -> tuple[str, Found | None]:
 
 
 def volumes(settings: WeightSettings) -> list[Path]:
-    """Returns the folders of WEIGHTS_DIRS that exist."""
+    """Returns the folders of WEIGHTS_DIRS that exist and can be read."""
     folders = [Path(part) for part in settings.weights_dirs.split(":") if part]
     return [folder for folder in folders if _is_dir(folder)]
 
@@ -109,18 +117,32 @@ def cached(settings: WeightSettings) -> dict[PurePosixPath, Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Returns False instead of raising if the user may not enter the folder."""
     try:
-        return path.is_file()
-    except OSError:
+        if not path.is_file():
+            return False
+        path.open("rb").close()  # unlike os.access(), the truth on network volumes
+    except OSError as exc:
+        _warn(path, exc.strerror)
         return False
+    return True
 
 
 def _is_dir(path: Path) -> bool:
     try:
-        return path.is_dir()
-    except OSError:
+        if not path.is_dir():
+            return False
+        os.scandir(path).close()
+        (path / "..").stat()  # needs the right to enter the folder
+    except OSError as exc:
+        _warn(path, exc.strerror)
         return False
+    return True
+
+
+@functools.lru_cache(maxsize=100)
+def _warn(path: Path, reason: str) -> None:
+    """Logs once that a file or folder is there but cannot be used."""
+    log.warning("weights cannot be read", extra={"path": str(path), "reason": reason})
 
 
 def _size(path: Path) -> int:

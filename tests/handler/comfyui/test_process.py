@@ -1,11 +1,16 @@
 import errno
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
+from handler.comfyui import launch
 from handler.comfyui.client import ComfyClient
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
@@ -44,6 +49,40 @@ def test_a_missing_installation_is_an_error(tmp_path):
     with pytest.raises(ComfyUnavailable, match="not installed") as caught:
         ComfyProcess(Settings(comfyui_dir=tmp_path)).client(Deadline(10))
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("home", [None, "", "/", "/nowhere", "/proc"])
+def test_any_user_will_do(as_another_user, home, monkeypatch):
+    """A user id without an entry in /etc/passwd has a name, a writable HOME, and caches in the scratch folder."""
+    folder, become = as_another_user
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    become()
+    environment = launch._environment({}, folder)
+    assert Path(environment["HOME"]) == folder
+    assert Path(environment["TRITON_CACHE_DIR"]).is_relative_to(folder)
+    is_root = os.getuid() == 0
+    if is_root:
+        os.seteuid(0)
+    question = "import getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())"
+    python = shutil.which("python3", path="/usr/bin") or sys.executable
+    answer = subprocess.check_output(
+        [python, "-c", question], env=environment, text=True, user=4242 if is_root else None, cwd="/"
+    )
+    assert answer.split() == ["worker", str(folder)]
+
+
+def test_without_a_folder_for_temporary_files_the_error_says_so(installed, monkeypatch):
+    """On a read-only root without a tmpfs, ComfyUI is installed; there is no place for its files."""
+
+    def refuse(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(ComfyUnavailable, match="temporary files .* TMPDIR"):
+        installed("exec sleep 60").client(Deadline(60))
 
 
 def test_begin_starts_without_waiting(installed):

@@ -74,7 +74,7 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda file: file.unlink(), "missing$"),
+        (lambda file: file.unlink(), "missing or unreadable in MODELS_DIR, WEIGHTS_DIRS and HF_CACHE_DIR$"),
         (lambda file: file.write_bytes(file.read_bytes()[:-100]), r"has \d+ bytes, its header says \d+$"),
         (lambda file: file.write_bytes(b"<html>"), "not a complete safetensors file$"),
         (lambda file: (file.unlink(), file.symlink_to("/proc/self/mem")), "cannot be read: |not a complete"),

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.errors import WorkflowInvalid
+from handler.errors import ModelMissing, WorkflowInvalid
+from handler.job.fitness import check_weights
 from handler.job.profiles import load, missing_models
 from handler.settings import Settings
 
@@ -25,11 +26,19 @@ def touch(settings, workflow):
 
 def test_auto_takes_sdxl_only_with_all_its_weights(settings):
     """If one of the weight files is missing, the tiny profile runs; if all are present, the stored graph."""
+    touch(settings, load(settings.model_copy(update={"profile": "tiny"})))
     assert load(settings).profile == "tiny"
     touch(settings, load(settings.model_copy(update={"profile": "sdxl"})))
     assert load(settings).profile == "sdxl"
     (settings.models_dir / "layer_model" / "vae_transparent_decoder.safetensors").unlink()
     assert load(settings).profile == "tiny"
+
+
+def test_without_any_weights_sdxl_s_are_missing(settings):
+    """An image without weights, whose volume has none either, asks for SDXL's files and not for the tiny model's."""
+    workflow = load(settings)
+    with pytest.raises(ModelMissing, match="sd_xl_base_1.0.safetensors .* missing or unreadable in MODELS_DIR"):
+        check_weights(settings, workflow)
 
 
 def test_a_set_profile_is_taken_whatever_is_there(settings):

@@ -1,5 +1,6 @@
 import pytest
 
+from handler.comfyui import model_paths
 from handler.settings import Settings
 from handler.weights import locate
 from handler.weights.locate import Found
@@ -71,3 +72,25 @@ def test_a_folder_that_may_not_be_entered_is_skipped(settings, tmp_path, monkeyp
     monkeypatch.setattr(type(volume), "stat", refuse)
     assert locate.volumes(settings) == []
     assert locate.find(FILE, settings) == Found(path, tmp_path / "models")
+
+
+@pytest.mark.parametrize("unreadable", ["volume", "volume/checkpoints", "volume/checkpoints/small.safetensors"])
+@pytest.mark.parametrize("mode", [0o000, 0o200, 0o400])
+def test_what_cannot_be_read_is_missing_and_named(as_another_user, unreadable, mode, caplog):
+    """A volume, folder or file that this user may not read or enter is a warning with its path, once."""
+    folder, become = as_another_user
+    write(folder / "volume" / "checkpoints" / FILE.name)
+    (folder / unreadable).chmod(mode)
+    become()
+    settings = Settings(
+        models_dir=folder / "models", weights_dirs=str(folder / "volume"), hf_cache_dir=folder / "cache"
+    )
+    found = locate.find(FILE, settings), locate.find(FILE, settings)
+    model_paths.write(settings, folder)
+    if (folder / unreadable).name == FILE.name and mode == 0o400:
+        assert found[0] is not None
+    else:
+        assert found == (None, None)
+        (record,) = [record for record in caplog.records if record.message == "weights cannot be read"]
+        assert str(folder / "volume") in record.path
+        assert record.reason == "Permission denied"
