@@ -153,7 +153,7 @@ class Fake:
         )
         app.add_routes([web.get("/system_stats", self.stats), web.route("*", "/{path:.*}", self.empty)])
         threading.Thread(target=self.prompt_worker, daemon=True).start()
-        web.run_app(app, host="127.0.0.1", port=port, loop=self.loop, print=None, handle_signals=True)
+        web.run_app(app, host="127.0.0.1", port=port, loop=self.loop, print=None, handle_signals=False)
 
 
 if __name__ == "__main__":

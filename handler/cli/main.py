@@ -26,12 +26,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] != "--help"):
         arguments = ["worker", *arguments]
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _exit)
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # they have the same effect
     proxies.bypass_for_loopback()
     app(arguments)
 
 
 def _exit(signum: int, _: FrameType | None) -> None:
-    """Ends the program so that `finally` blocks run; the SDK's loop installs its own handler of SIGTERM later."""
+    """Ends the program so that `finally` blocks run; uvicorn and the SDK install their own handler of SIGTERM later."""
     raise SystemExit(128 + signum)

@@ -4,6 +4,9 @@ This file is executed by ComfyUI's Python:
 `python child.py <scratch folder> <path of main.py> <arguments>`. The parent holds the other end of standard
 input. When it ends, even by SIGKILL, this side reads an end of file, removes the scratch folder, which the
 parent no longer can, and exits.
+
+Stop signals are for the parent, which lets the running job finish: `systemctl stop`, container runtimes and a
+terminal also send them to its children, so they are ignored here.
 """
 
 import ctypes
@@ -17,6 +20,7 @@ from collections.abc import Callable
 
 BROKEN_STATUS = 70  # EX_SOFTWARE; ComfyUI itself ends with 0 or 1
 PR_SET_PDEATHSIG = 1
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def at_parents_end(signum: int) -> Callable[[], None]:
@@ -46,6 +50,8 @@ def exit_without_worker(failure: threading.ExceptHookArgs) -> None:
 
 
 if __name__ == "__main__":
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, args=(sys.argv[1],), daemon=True).start()
     threading.excepthook = exit_without_worker
     sys.argv = sys.argv[2:]

@@ -16,7 +16,6 @@ from handler.errors import ComfyBroken, ComfyCrashed, ComfyUnavailable, Generati
 from handler.settings import Settings
 
 POLL_S = 0.1
-STOP_GRACE_S = 5.0
 NOTICE_S = 1.0  # after its connections have closed, a process is gone within milliseconds
 
 log = logging.getLogger(__name__)
@@ -158,12 +157,8 @@ class ComfyProcess:
             thread, self._thread = self._thread, None
             self._stop.set()
             if self._child is not None:
-                self._child.process.terminate()
+                self._child.kill("it was stopped")  # it has nothing to save, and may hang
         if thread is not None:
-            thread.join(STOP_GRACE_S)
-            with self._changed:
-                if self._child is not None:
-                    self._child.kill("it did not stop")
             thread.join()
 
     def _give_up(self, reason: str) -> None:

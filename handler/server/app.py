@@ -1,6 +1,5 @@
 """The ASGI application: routes, access, errors and the life of the worker behind them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,12 +19,11 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         readiness = service.readiness
-        async with service.dispatcher.running(lambda: readiness.can_draw):
+        async with service.dispatcher.running(lambda: readiness.can_draw, readiness.comfyui.stop):
             preparation = background.start(readiness.prepare())
             yield
             service.dispatcher.stop()
             preparation.cancel()
-        await asyncio.to_thread(readiness.comfyui.stop)
 
     app = FastAPIOffline(
         title="layerdiffuse-alpha",

@@ -4,11 +4,19 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
 
-from handler.errors import GenerationError, InvalidInput, JobCancelled, StorageUnavailable
+from handler.errors import (
+    ComfyCrashed,
+    ComfyUnavailable,
+    GenerationError,
+    InvalidInput,
+    JobCancelled,
+    StorageUnavailable,
+)
 from handler.job import reply
 from handler.job.runner import Runner
 from handler.server import background
@@ -22,10 +30,13 @@ from handler.server.webhooks import Webhooks
 from handler.settings import Settings
 from handler.workflow.parameters import Request
 
-STOP_GRACE_S = 6.0  # for the running job after a stop signal; container engines wait ten seconds
+STOP_GRACE_S = 4.5  # for the running job, from the stop signal on
+INTERRUPT_GRACE_S = 1.5  # then, until its run has left ComfyUI
+ABANDON_GRACE_S = 0.5  # then, until it has noticed that ComfyUI is gone
 READY_POLL_S = 0.1
 STORAGE_RETRY_S = 1.0
 SAVE_TRIES = 30
+ENDS_WITH_US = (JobCancelled, ComfyCrashed, ComfyUnavailable)  # while the server stops, these are no failures
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +58,16 @@ class Dispatcher:
         self._running_lock = asyncio.Lock()  # while it is held, a job is either queued or running
         self._queued = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._stopping_s = 0.0  # when that was set
         self._finished: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
         self._lost: set[str] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self, can_draw: Callable[[], bool]) -> AsyncIterator[None]:
+    async def running(self, can_draw: Callable[[], bool], stop_drawing: Callable[[], None]) -> AsyncIterator[None]:
         """Runs jobs during the block, while the worker can draw.
 
-        At its end the running job has STOP_GRACE_S to finish; otherwise it is queued again for the next start.
+        At its end the running job has STOP_GRACE_S from the first `stop` on; otherwise it is queued again for the
+        next start. `stop_drawing` then ends ComfyUI, in a thread, whether or not it reacts.
         """
         async with self._webhooks.running():
             loop = background.start(self._run_jobs(can_draw))
@@ -65,13 +78,21 @@ class Dispatcher:
             finally:
                 self.stop()
                 cleanup.cancel()
-                await asyncio.wait([loop], timeout=STOP_GRACE_S)
+                await asyncio.wait([loop], timeout=self._stopping_s + STOP_GRACE_S - time.monotonic())
                 if self._running is not None:
                     self._running.deadline.cancel()
+                    await asyncio.wait([loop], timeout=INTERRUPT_GRACE_S)
+                await asyncio.to_thread(stop_drawing)
+                await asyncio.wait([loop], timeout=ABANDON_GRACE_S)
+                if self._running is not None:  # it waits for something else, such as a bucket
+                    await self._put_back(self._running)
+                loop.cancel()
                 await asyncio.wait([loop, cleanup])
 
     def stop(self) -> None:
         """Starts no more jobs, and ends every `wait`."""
+        if not self._stopping.is_set():
+            self._stopping_s = time.monotonic()
         self._stopping.set()
         self._queued.set()
         for finished in list(self._finished.values()):
@@ -200,7 +221,7 @@ class Dispatcher:
         try:
             outcome = await asyncio.to_thread(running.run, self._runner, self._pictures, shape)
         except GenerationError as exc:
-            if isinstance(exc, JobCancelled) and await self._put_back(running):
+            if isinstance(exc, ENDS_WITH_US) and await self._put_back(running):
                 return
             self._metrics.errors.labels(exc.code).inc()
             status, save = Status.after(exc), functools.partial(self._store.fail, running.id, exc)

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,8 @@ from handler.server.readiness import Readiness
 from handler.server.service import Service
 from handler.settings import Settings
 
-STOP_TIMEOUT_S = 9  # for requests that are being handled
+REQUESTS_STOP_S = 3  # after a stop signal, for requests that are being handled
+STOP_LIMIT_S = 7.5  # for everything; container engines kill after ten seconds
 KEEP_ALIVE_S = 30
 
 log = logging.getLogger(__name__)
@@ -101,14 +103,22 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=STOP_TIMEOUT_S,
+                timeout_graceful_shutdown=REQUESTS_STOP_S,
             )
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by uvicorn in the event loop's thread."""
+        """Called by uvicorn in the event loop's thread. Ends the process if threads keep it alive for too long."""
         self._dispatcher.stop()
+        limit = threading.Timer(STOP_LIMIT_S, _leave, [128 + sig])
+        limit.daemon = True
+        limit.start()
         super().handle_exit(sig, frame)
+
+
+def _leave(status: int) -> None:
+    log.error("not everything ended in time, leaving")  # nothing is lost: each job is on disk
+    os._exit(status)
 
 
 def _listening(settings: Settings) -> socket.socket:

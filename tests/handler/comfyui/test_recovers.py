@@ -13,7 +13,6 @@ import pytest
 
 from handler.comfyui import api
 from handler.comfyui import client as protocol
-from handler.comfyui import process as supervisor
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, InternalError, NodeFailed, NoGpu, OutOfMemory
@@ -203,9 +202,8 @@ def test_a_comfyui_without_the_gpu_draws_nothing(painter, monkeypatch):
         painter(device="gpu").draw()
 
 
-def test_stop_ends_a_stopped_comfyui(painter, monkeypatch):
+def test_stop_ends_a_stopped_comfyui(painter):
     """SIGSTOP does not keep it alive."""
-    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.5)
     painter = painter()
     painter.draw()
     pid = painter.comfyui.pid
