@@ -15,8 +15,8 @@ def draw(logs: list[Path], picture: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(logs), figsize=(3.6 * len(logs), 3), layout="constrained")
-    for axis, log in zip(axes, logs, strict=True):
+    figure, axes = pyplot.subplots(1, len(logs), figsize=(3.6 * len(logs), 3), layout="constrained", squeeze=False)
+    for axis, log in zip(axes[0], logs, strict=True):
         with log.open(newline="") as file:
             rows = list(csv.DictReader(file))
         steps = [int(row["step"]) for row in rows]

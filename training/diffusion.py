@@ -13,7 +13,7 @@ from training import patch, tiny, unet
 from training.loop import Losses, Settings, Stage
 from training.place import Place
 
-SETTINGS = Settings(steps=12000, learning_rate=7e-4, average=0.999, weight_decay=0.01)
+SETTINGS = Settings(steps=12000, learning_rate=7e-4, average=0.995, weight_decay=0.01)
 OPAQUE, TRANSPARENT = 4, 20  # pictures of 128x128 in a batch; fewer, if they are larger
 
 

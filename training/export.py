@@ -32,11 +32,10 @@ def train(place: Place) -> None:
     write(ROOT / "models" / ENCODER, transparency.trained(place)[0].state_dict())
     logs = ROOT / "training" / "log"
     logs.mkdir(exist_ok=True)
-    ran = [stage for stage in STAGES if (place.state / f"{stage}.csv").exists()]
-    for stage in ran:
-        shutil.copyfile(place.state / f"{stage}.csv", logs / f"{stage}.csv")
-    if ran:
-        curves.draw([logs / f"{stage}.csv" for stage in ran], logs / "curves.png")
+    for stage in STAGES:
+        if (place.state / f"{stage}.csv").exists():
+            shutil.copyfile(place.state / f"{stage}.csv", logs / f"{stage}.csv")
+    curves.draw(sorted(logs.glob("*.csv")), logs / "curves.png")
 
 
 def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors:
