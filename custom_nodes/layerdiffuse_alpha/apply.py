@@ -10,7 +10,7 @@ import comfy.supported_models
 import torch
 
 from . import patch, weights
-from .proof import Proof
+from .proof import Proof, weights_of
 from .sd15 import SharingCache, apply_attention_sharing
 
 PATCH_OF_CONFIG = {
@@ -187,7 +187,7 @@ def _patched(
 ) -> comfy.model_patcher.ModelPatcher:
     entries = patch.parse(weights.load(name))
     # The loaded model may still be patched, and wider, from another branch of the graph.
-    unpatched = {key: values[0][0].shape for key, values in model.get_key_patches().items()}
+    unpatched = {key: values[0][0].shape for key, values in weights_of(model, (key for key, _ in entries)).items()}
     patch.check(entries, unpatched)
     if input_channels is not None:
         patch.check_input_channels(entries, INPUT_CONV, input_channels)

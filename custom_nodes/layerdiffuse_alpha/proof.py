@@ -7,8 +7,8 @@ sampling of a patched model compares the output of three of its modules with the
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +38,29 @@ log = logging.getLogger(NAME)
 
 class PatchNotApplied(RuntimeError):
     """ComfyUI samples with a model that does not have the patch's effect."""
+
+
+def weights_of(model: comfy.model_patcher.ModelPatcher, keys: Iterable[str]) -> dict[str, list[Any]]:
+    """Returns {key: [(weight without patches, its conversion), *records]} for those of `keys` that the model has.
+
+    It is `ModelPatcher.get_key_patches` for some keys. That one fails if any weight of the model is quantised,
+    because it takes the weights' scales for parameters.
+    """
+    found = {}
+    present = model.model_state_dict()
+    for key in dict.fromkeys(keys):
+        if key in present:
+            weight, _, convert = comfy.model_patcher.get_key_weight(model.model, key)
+            if backup := model.backup.get(key):
+                weight = backup.weight
+            if key in model.hook_backup:
+                weight = model.hook_backup[key][0]
+            found[key] = [(weight, convert or _unconverted), *model.patches.get(key, ())]
+    return found
+
+
+def _unconverted(weight: torch.Tensor, **_: Any) -> torch.Tensor:
+    return weight
 
 
 @dataclass(frozen=True)
@@ -95,7 +118,7 @@ class Proof:
         model = sample.class_obj.model_patcher
         expected = self._expected(model)
         found: dict[str, Measurement] = {}
-        with self._measured(model, expected, found):
+        with _uncompiled(), self._measured(model, expected, found):
             try:
                 samples = sample(*args, **kwargs)
             except RuntimeError as exc:
@@ -117,11 +140,10 @@ class Proof:
 
     def _expected(self, model: comfy.model_patcher.ModelPatcher) -> dict[str, Expected]:
         """Returns the parts of up to three weights: a widened one if there is one, and others far apart."""
-        weights = model.get_key_patches()  # key -> [(weight without patches, its conversion), *records]
+        weights = weights_of(model, (key for key, _ in self._entries))
         changed = set(model.weight_wrapper_patches).union(*model.hook_patches.values())
         alone, shared = [], []
-        for key in dict.fromkeys(key for key, _ in self._entries if key in weights):
-            (weight, _), *records = weights[key]
+        for key, ((weight, _), *records) in weights.items():
             others = [record for record in records if id(record[1]) not in self._own]
             fits = key.endswith(WEIGHT) and weight.ndim in DIMENSIONS and weight.numel() <= LARGEST
             if fits and key not in changed and len(others) < len(records):
@@ -184,6 +206,12 @@ class Proof:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _uncompiled() -> AbstractContextManager[None]:
+    """Has torch.compile run everything as it is written, since compiled modules call no hooks (PyTorch 2.6)."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 def _adds(record: Record) -> bool:

@@ -158,16 +158,19 @@ def test_a_merge_with_another_model_is_not_judged(sample, measured, caplog):
     assert "not verified" in caplog.text
 
 
-def test_a_compiled_model_is_not_accused(sample, measured):
-    """With torch.compile the patch is measured as well; only the three modules are compiled once more."""
+def test_a_compiled_model_is_measured(sample, measured):
+    """With torch.compile the first sampling runs uncompiled, so that the patch can be measured; then it compiles."""
     patched = attention(load(torch.float32))
     torch._dynamo.reset()
-    set_torch_compile_wrapper(model=patched, backend="eager")
+    torch._dynamo.utils.counters.clear()
+    set_torch_compile_wrapper(
+        model=patched, backend="eager", keys=["diffusion_model.middle_block.1.transformer_blocks.0.attn1"]
+    )
     sample(patched)
     assert [measurement.applied for measurement in measured] == [True] * proof.MODULES
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
     sample(patched)
-    assert 0 < graphs <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= graphs + proof.MODULES
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
 
 
 def test_a_prompt_scheduled_lora_is_left_out(sample, conds, measured, compared):
