@@ -56,6 +56,7 @@ class WorkerSettings(_FromEnvironment):
         description="an opaque or empty picture: fail the job, retry once if the request has no seed, or accept it",
     )
     comfyui_args: str = Field("", description="additional command line arguments for ComfyUI")
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, also for tracebacks")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")
 
     @field_validator("warm_up", mode="before")
@@ -164,6 +165,9 @@ class ServerSettings(_FromEnvironment):
     public_url: AnyHttpUrl | None = Field(
         None, description="the server's URL in replies, if callers reach it under another address"
     )
+    cors_origins: str = Field(
+        "", description="origins of web pages elsewhere that may use the server, separated by commas"
+    )
     data_dir: Path = Field(ROOT / ".data", description="folder of the HTTP server's jobs and pictures")
     queue_limit: int = Field(100, gt=0, le=100_000, description="maximum number of queued jobs")
     results_keep_s: float = Field(1800.0, gt=0, description="how long a result of /run is kept; of /runsync a minute")
@@ -177,6 +181,16 @@ class ServerSettings(_FromEnvironment):
         """Returns the keys of API_KEYS."""
         text = self.api_keys.get_secret_value() if self.api_keys is not None else ""
         return [key.strip() for key in text.split(",") if key.strip()]
+
+    def origins(self) -> list[str]:
+        """Returns the origins of CORS_ORIGINS, as browsers write them."""
+        return [part.strip().lower() for part in self.cors_origins.split(",") if part.strip()]
+
+    @model_validator(mode="after")
+    def _origins_are_origins(self) -> Self:
+        if not all(re.fullmatch(r"https?://[^/\s@?#]+", origin) for origin in self.origins()):
+            raise ValueError("CORS_ORIGINS must be origins such as https://app.example, separated by commas")
+        return self
 
 
 # pydantic collects the fields of the last base first.

@@ -31,7 +31,7 @@ def doctor(
     Exit status: 0 everything works, 1 something does not.
     """
     settings = terminal.settings()
-    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "CRITICAL")
+    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "CRITICAL", settings.log_format)
     from handler.cli.checks import Severity, findings
 
     console = Console(highlight=False, soft_wrap=True)

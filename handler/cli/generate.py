@@ -37,7 +37,7 @@ def generate(  # noqa: PLR0917 -- the command line names them
     Exit status: 0 all pictures drawn, 1 a job failed, 2 invalid command line, 3 server unreachable.
     """
     settings = terminal.settings()
-    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
+    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR", settings.log_format)
     requests = [{"prompt": prompt, "seed": None if seed is None else seed + number} for number in range(count)]
     outputs = [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)] if count > 1 else [output]
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from handler.job.generate import Generator
 def serve() -> None:
     """Serves RunPod's job API, the alpha API and a web page on LISTEN_HOST and PORT."""
     settings = terminal.settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     from handler.server import serve as server  # FastAPI takes half a second, which other commands need not spend
 
     try:

@@ -27,7 +27,7 @@ def verify(
     """
     settings = terminal.settings()
     is_verbose = "log_level" in settings.model_fields_set
-    logs.configure(settings.log_level if is_verbose else "CRITICAL")
+    logs.configure(settings.log_level if is_verbose else "CRITICAL", settings.log_format)
     try:
         report.mkdir(parents=True, exist_ok=True)
         (report / "verify.json.part").touch()

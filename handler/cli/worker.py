@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def worker(context: typer.Context) -> None:
     """Takes jobs from RunPod, or one from --test_input, or serves the SDK's local API (--rp_serve_api)."""
     settings = terminal.settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     arguments = _sdk_arguments(context.args)
     is_test = arguments.test_input is not None
     if is_test:

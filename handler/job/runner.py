@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from handler import logs
 from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
 from handler.errors import GenerationError, InternalError, InvalidInput
@@ -65,7 +66,8 @@ def reported(job_id: str) -> Iterator[None]:
     """
     started_s = time.monotonic()
     try:
-        yield
+        with logs.of_job(job_id):
+            yield
     except InvalidInput as exc:  # its message may quote the prompt
         log.warning("job refused", extra={"job_id": job_id, "code": exc.code})
         log.debug("job refused", extra={"job_id": job_id, "reason": exc.message})

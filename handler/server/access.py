@@ -4,12 +4,14 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
+from pydantic import AnyHttpUrl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler.server.error_responses import error_response
-from handler.server.errors import BadRequest, Unauthorized
+from handler.server.errors import BadRequest, ForeignOrigin, Unauthorized
 
 OPEN_PATHS = ("/ping", "/")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -19,6 +21,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def origin_of(url: AnyHttpUrl) -> str:
+    """Returns a URL's origin as browsers write it."""
+    port = "" if url.port == {"http": 80, "https": 443}[url.scheme] else f":{url.port}"
+    return f"{url.scheme}://{url.host}{port}"
 
 
 class KeyCheck:
@@ -60,6 +68,34 @@ class HostCheck:
             await error_response(BadRequest(f"Host must be one of {', '.join(self._names)}"))(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class OriginCheck:
+    """Rejects requests that change something if a browser sends them for a page of another site.
+
+    Browsers send `Origin` with every such request, and new ones `Sec-Fetch-Site`; other clients send neither.
+    """
+
+    def __init__(self, app: ASGIApp, origins: list[str]) -> None:
+        """`origins` are allowed besides the server's own, which is the one that `Host` names."""
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
+            headers = dict(scope["headers"])
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if not self._is_allowed(origin, headers):
+                error = ForeignOrigin(f"{origin or 'a page of another site'} is not one of CORS_ORIGINS")
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_allowed(self, origin: str, headers: dict[bytes, bytes]) -> bool:
+        if not origin:
+            return headers.get(b"sec-fetch-site") != b"cross-site"
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        return origin in self._origins or origin in {f"http://{host}", f"https://{host}"}
 
 
 def _name(host: bytes) -> str | None:

@@ -40,6 +40,7 @@ async def txt2img(service: ServiceOf, request: Request, body: JsonObjectOf) -> T
         raise error
     job = JobRequest(body, ttl_s=TTL_S, is_sent_as_base64=False)
     job_id = await service.dispatcher.submit(job, KEEP_S, "alpha-")
+    request.state.job_id = job_id
     record = await _wait(service.dispatcher, job_id, request)
     if not record.status.is_final:
         await service.dispatcher.cancel(job_id)

@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 import handler
 from handler.server import alpha_api, background, error_responses, openapi, operations, runpod_api
-from handler.server.access import LOOPBACK, HostCheck, KeyCheck, is_loopback
+from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, is_loopback, origin_of
+from handler.server.request_log import RequestLog
 from handler.server.service import Service
 
 
@@ -45,4 +47,15 @@ def make_app(service: Service) -> FastAPI:
     elif is_loopback(settings.listen_host):
         own = [settings.public_url.host] if settings.public_url and settings.public_url.host else []
         app.add_middleware(HostCheck, names=[*LOOPBACK, *own])
+    origins = settings.origins()
+    own_origin = [origin_of(settings.public_url)] if settings.public_url else []
+    app.add_middleware(OriginCheck, origins=[*origins, *own_origin])
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(RequestLog)
     return app

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
-from handler.errors import StorageUnavailable
+from handler.errors import JobTimeout, StorageUnavailable
 from handler.server.job_store import JobStore
 from handler.server.picture_store import PictureStore
 from handler.settings import Settings
@@ -28,6 +28,9 @@ async def clean_up(
             await asyncio.to_thread(pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
         with _logged("results"):
             for job_id in await asyncio.to_thread(store.expire, settings.results_limit_bytes):
+                log.warning(
+                    "job failed", extra={"job_id": job_id, "code": JobTimeout.code, "reason": "queued too long"}
+                )
                 on_timed_out(job_id)
         await asyncio.sleep(CLEANUP_S)
 

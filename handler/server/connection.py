@@ -4,6 +4,7 @@ A client needs no key to open a connection, so these bounds come before everythi
 """
 
 import asyncio
+import logging
 import resource
 import time
 
@@ -21,6 +22,8 @@ WRITE_TIMEOUT_S = 30.0  # for a client that does not read the response
 MAX_CONNECTIONS = 1_000
 FILES_PER_CONNECTION = 4  # the connection, the picture that it sends, and as much again for the server's own work
 BACKLOG = 128  # connections that are accepted at once, before any of them is counted
+
+log = logging.getLogger(__name__)
 
 
 def raise_file_limit() -> None:
@@ -151,3 +154,4 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True  # the application must send nothing more
             self.cycle.message_event.set()
         self.transport.close()
+        log.info("request rejected", extra={"status": response.status_code, "code": error.code})

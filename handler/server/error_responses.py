@@ -1,6 +1,5 @@
 """Every error of the HTTP server in one shape: `{"error": {"code", "message", "details"}}`."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from handler.errors import (
     ComfyCrashed,
@@ -48,12 +49,29 @@ STATUS_OF_JOB_ERRORS = {
 }
 KINDS_BY_STATUS = {kind.http_status: kind for kind in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
 
-log = logging.getLogger(__name__)
+
+class ErrorResponse(JSONResponse):
+    """An error; leaves its code in the request's state for the log."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        details: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__({"error": {"code": code, "message": message, "details": list(details)}}, status, headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error_code"] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
     """Makes the application respond to every error in this shape."""
-    for kind in (JobFailed, LayerdiffuseError, HTTPException, RequestValidationError, Exception):
+    for kind in (JobFailed, LayerdiffuseError, HTTPException, RequestValidationError, ClientDisconnect):
         app.add_exception_handler(kind, _on_error)
 
 
@@ -62,32 +80,26 @@ def http_status(kind: type[LayerdiffuseError]) -> int:
     return kind.http_status if issubclass(kind, RequestRejected) else STATUS_OF_JOB_ERRORS.get(kind, 500)
 
 
-def error_response(exc: LayerdiffuseError) -> JSONResponse:
+def error_response(exc: LayerdiffuseError) -> ErrorResponse:
     """Returns the response to an error that was raised."""
     headers = {}
     if isinstance(exc, QueueFull | TooManyConnections):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(exc, RequestTimeout):
         headers["Connection"] = "close"
-    return _response(http_status(type(exc)), exc.code, exc.message, exc.details, headers)
+    return ErrorResponse(http_status(type(exc)), exc.code, exc.message, exc.details, headers)
 
 
-def _failed_job_response(exc: JobFailed) -> JSONResponse:
+def _failed_job_response(exc: JobFailed) -> ErrorResponse:
     code, _, message = exc.error.partition(": ")
     kinds = {kind.code: kind for kind in GenerationError.__subclasses__()}
-    return _response(http_status(kinds.get(code, InternalError)), code, message)
+    return ErrorResponse(http_status(kinds.get(code, InternalError)), code, message)
 
 
 def invalid_fields(faults: Iterable[Mapping[str, Any]]) -> BadRequest:
     """Returns the faults that pydantic found as one error."""
     details = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults]
     return BadRequest("; ".join(details), details)
-
-
-def _response(
-    status: int, code: str, message: str, details: Sequence[str] = (), headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message, "details": list(details)}}, status, headers)
 
 
 async def _on_error(_: Request, exc: Exception) -> Response:
@@ -98,10 +110,11 @@ async def _on_error(_: Request, exc: Exception) -> Response:
             return error_response(exc)
         case RequestValidationError():
             return error_response(invalid_fields(exc.errors()))
+        case ClientDisconnect():
+            return error_response(JobCancelled("client disconnected"))
         case HTTPException():
             kind = KINDS_BY_STATUS.get(exc.status_code, BadRequest)
             response = error_response(kind(presentable(str(exc.detail))))
             response.headers.update(exc.headers or {})
             return response
-    log.error("request failed", exc_info=exc)
-    return error_response(InternalError("internal error, see the worker log"))
+    raise exc

@@ -3,6 +3,7 @@
     RequestRejected
     ├── BadRequest           bad_request           not a JSON object, or a field around the input is wrong
     ├── Unauthorized         unauthorized
+    ├── ForeignOrigin        foreign_origin        a page of another site sent it
     ├── NotFound             not_found
     ├── MethodNotAllowed     method_not_allowed
     ├── Conflict             conflict              the job is in the wrong state for it
@@ -46,6 +47,11 @@ class BadRequest(RequestRejected):
 class Unauthorized(RequestRejected):
     code = "unauthorized"
     http_status = 401
+
+
+class ForeignOrigin(RequestRejected):
+    code = "foreign_origin"
+    http_status = 403
 
 
 class NotFound(RequestRejected):

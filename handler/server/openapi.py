@@ -29,6 +29,7 @@ from handler.server.errors import (
     BadRequest,
     BodyTooLarge,
     Conflict,
+    ForeignOrigin,
     MethodNotAllowed,
     NotFound,
     NotJson,
@@ -66,6 +67,7 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     InternalError: "internal error, see the worker log",
     BadRequest: "body must be a JSON object",
     Unauthorized: "the header Authorization must be Bearer and an API key of this server",
+    ForeignOrigin: "https://other.example is not one of CORS_ORIGINS",
     NotFound: "unknown job id or expired result",
     MethodNotAllowed: "Method Not Allowed",
     Conflict: "only a FAILED or TIMED_OUT job can be retried, this one is COMPLETED",
@@ -76,7 +78,8 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     TooManyConnections: "too many connections, retry the request",
 }
 GENERAL = (BadRequest, Unauthorized, StorageUnavailable, TooManyConnections, InternalError)
-SUBMITTING = (*GENERAL, BodyTooLarge, NotJson, QueueFull, RequestTimeout)
+CHANGING = (*GENERAL, ForeignOrigin)
+SUBMITTING = (*CHANGING, BodyTooLarge, NotJson, QueueFull, RequestTimeout)
 
 
 def error_docs(*kinds: type[LayerdiffuseError]) -> Docs:

@@ -11,7 +11,7 @@ from handler.job.reply import Shape
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRecord, JobRequest, Status
 from handler.server.job_status import status_of, step
-from handler.server.openapi import GENERAL, SUBMITTING, error_docs, json_body
+from handler.server.openapi import CHANGING, GENERAL, SUBMITTING, error_docs, json_body
 from handler.server.protocol import (
     RUN_REQUESTS,
     Accepted,
@@ -77,21 +77,21 @@ async def stream(service: ServiceOf, job_id: str) -> Stream:
     return Stream(status=record.status, stream=[StreamItem(output=step(progress)) for progress in steps])
 
 
-@router.post("/cancel/{job_id}", responses=error_docs(*GENERAL, NotFound))
+@router.post("/cancel/{job_id}", responses=error_docs(*CHANGING, NotFound))
 async def cancel(service: ServiceOf, job_id: str) -> Accepted:
     """Cancels a queued or running job. A finished job does not change; `status` says how it ended."""
     record = await service.dispatcher.cancel(job_id)
     return Accepted(id=job_id, status=record.status)
 
 
-@router.post("/retry/{job_id}", responses=error_docs(*GENERAL, NotFound, Conflict, QueueFull))
+@router.post("/retry/{job_id}", responses=error_docs(*CHANGING, NotFound, Conflict, QueueFull))
 async def retry(service: ServiceOf, job_id: str) -> Accepted:
     """Queues a job again that has failed or timed out, under the same id."""
     await service.dispatcher.retry(job_id)
     return Accepted(id=job_id, status=Status.IN_QUEUE)
 
 
-@router.post("/purge-queue", responses=error_docs(*GENERAL))
+@router.post("/purge-queue", responses=error_docs(*CHANGING))
 async def purge_queue(service: ServiceOf) -> Purged:
     """Cancels all queued jobs; the running one continues."""
     return Purged(removed=await service.dispatcher.purge())

@@ -92,6 +92,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         self._dispatcher = service.dispatcher
+        logging.getLogger("uvicorn.error").addFilter(_is_not_logged_by_us)
         super().__init__(
             uvicorn.Config(
                 make_app(service),
@@ -119,6 +120,10 @@ class Server(uvicorn.Server):
 def _leave(status: int) -> None:
     log.error("not everything ended in time, leaving")  # nothing is lost: each job is on disk
     os._exit(status)
+
+
+def _is_not_logged_by_us(record: logging.LogRecord) -> bool:
+    return record.getMessage() != "Invalid HTTP request received."
 
 
 def _listening(settings: Settings) -> socket.socket:
