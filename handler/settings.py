@@ -17,6 +17,8 @@ SWITCH = {
     **dict.fromkeys(("true", "1", "yes", "on"), "auto"),
     **dict.fromkeys(("false", "0", "no", "off"), "off"),
 }  # WARM_UP was a boolean once
+# Folders of characters that S3 and URLs take as they are; none begins with a dot.
+BUCKET_PREFIX = r"^(?:[A-Za-z0-9_!*'(){}-][A-Za-z0-9_!.*'(){}-]*(?:/|$))*$"
 BUCKET_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$"
 
 
@@ -121,7 +123,12 @@ class BucketSettings(_FromEnvironment):
     bucket_name: str | None = Field(
         None, pattern=BUCKET_NAME, description="pictures are uploaded to it, and replies carry their URL"
     )
-    bucket_region: str = Field("us-east-1", pattern=r"^[\w-]+$", description="region that requests are signed for")
+    bucket_region: str | None = Field(
+        None, pattern=r"^[\w-]+$", description="region that requests are signed for; by default as the service says"
+    )
+    bucket_prefix: str = Field(
+        "", pattern=BUCKET_PREFIX, max_length=500, description="folder for pictures; {date} in it is the day in UTC"
+    )
     bucket_public_url: AnyHttpUrl | None = Field(
         None, description="public URL of the bucket; without it, URLs are signed"
     )

@@ -19,7 +19,7 @@ from handler.comfyui.child import at_parents_end
 from handler.comfyui.process import ComfyProcess
 from handler.errors import GenerationError
 from handler.job import profiles
-from handler.job.bucket import Buckets
+from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
 
@@ -42,7 +42,9 @@ def worker(context: typer.Context) -> None:
         )
     with ComfyProcess(settings) as comfyui:
         generator = Generator(profiles.load(settings), comfyui, settings)
-        handle = serverless.make_handler(Runner(generator, Buckets(settings)), settings)
+        buckets = Buckets(settings)
+        buckets.begin_check()
+        handle = serverless.make_handler(Runner(generator, buckets), settings)
         if not is_test:  # a test input may be refused, for which ComfyUI is not needed
             comfyui.begin()
         # By default the SDK logs each reply in full.

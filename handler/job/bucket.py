@@ -1,18 +1,22 @@
-"""Uploads of finished pictures to a bucket of S3 or a compatible service."""
+"""One S3 bucket: uploads a picture and returns its URL. handler.job.buckets chooses it."""
 
 import functools
-from collections.abc import Mapping
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import boto3
+import httpx
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError
 
-from handler.errors import InvalidInput
-from handler.settings import BUCKET_NAME, Settings
+from handler import proxies
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -22,21 +26,19 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 ATTEMPTS = 2
 YEAR_S = 31_536_000
+# For R2 and MinIO, which accept it; AWS then answers with the bucket's region.
+DEFAULT_REGION = "us-east-1"
+# Hosts whose endpoint has the region, as s3.eu-central-1.amazonaws.com does.
+REGION_HOST = re.compile(r"(?:^|\.)s3[.-]([a-z]{2,}[a-z0-9-]*-[a-z0-9-]+)\.[a-z0-9.-]+\.[a-z]+$")
+# Endpoints that a bucket's own host name may precede.
+BUCKET_HOST = re.compile(r"s3[.-]|[0-9a-f]{32}\.(?:[a-z]+\.)?r2\.|[a-z0-9]+\.digitaloceanspaces\.")
+
+
+log = logging.getLogger(__name__)
 
 
 class BucketUnavailable(Exception):
     """A picture could not be uploaded; the message contains no key or secret."""
-
-
-class JobBucket(BaseModel):
-    """A job's `s3Config`, with RunPod's field names."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-    endpoint_url: AnyHttpUrl = Field(alias="endpointUrl", strict=False)
-    access_id: str = Field(alias="accessId", min_length=1, max_length=500)
-    access_secret: str = Field(alias="accessSecret", min_length=1, max_length=500)
-    bucket_name: str = Field(alias="bucketName", pattern=BUCKET_NAME)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Bucket:
     """One bucket.
 
     Attributes:
+        endpoint_url: without the bucket's name in host or path (`endpoint`).
+        region: that requests are signed for; None: the endpoint's, or what the bucket answers.
+        prefix: before each picture's name; `{date}` in it is the day in UTC, for example 2026-11-29.
         public_url: the bucket's public URL; without it, URLs are signed and work for `lifetime_s`.
     """
 
@@ -51,44 +56,113 @@ class Bucket:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     name: str
-    region: str
+    region: str | None
+    prefix: str
     public_url: str | None
     lifetime_s: int
 
     def put(self, filename: str, png: bytes) -> str:
-        """Uploads a picture under its name and returns its URL.
+        """Uploads a picture under the prefix and its name, and returns its URL.
 
         Raises:
             BucketUnavailable: it could not be uploaded.
         """
+        with _reasons():
+            return self._put(self._key(filename), png, "image/png")
+
+    def check(self) -> None:
+        """Writes one small object, reads it through the URL that callers get, and deletes it.
+
+        Raises:
+            BucketUnavailable: pictures would not reach their callers.
+        """
+        key, content = self._key(f"alpha_check_{secrets.token_hex(6)}.txt"), secrets.token_hex(16).encode()
+        with _reasons():
+            url = self._put(key, content, "text/plain")
         try:
-            client = _client(self)
-            client.put_object(
-                Bucket=self.name,
-                Key=filename,
-                Body=png,
-                ContentType="image/png",
-                CacheControl=f"public, max-age={YEAR_S}, immutable",
-            )
-            if self.public_url is not None:
-                return f"{self.public_url.rstrip('/')}/{quote(filename)}"
-            place = {"Bucket": self.name, "Key": filename}
-            return client.generate_presigned_url("get_object", Params=place, ExpiresIn=self.lifetime_s)
-        except ClientError as exc:
-            raise BucketUnavailable(f"S3 answered {exc.response['Error']['Code']}") from exc
-        except BotoCoreError as exc:
-            raise BucketUnavailable(f"S3 does not answer: {type(exc).__name__}") from exc
+            self._read_back(url, content)
+        finally:
+            try:
+                _client(self).delete_object(Bucket=self.name, Key=key)
+            except (BotoCoreError, ClientError) as exc:  # pictures need no right to delete
+                log.warning("the object that tested the bucket stays", extra={"key": key, "reason": str(exc)})
+
+    def _key(self, filename: str) -> str:
+        prefix = self.prefix.replace("{date}", time.strftime("%Y-%m-%d", time.gmtime())).strip("/")
+        return f"{prefix}/{filename}" if prefix else filename
+
+    def _put(self, key: str, content: bytes, content_type: str) -> str:
+        client = _client(self)
+        client.put_object(
+            Bucket=self.name,
+            Key=key,
+            Body=content,
+            ContentType=content_type,
+            CacheControl=f"public, max-age={YEAR_S}, immutable",
+        )
+        if self.public_url is not None:
+            return f"{self.public_url.rstrip('/')}/{quote(key)}"
+        place = {"Bucket": self.name, "Key": key}
+        return client.generate_presigned_url("get_object", Params=place, ExpiresIn=self.lifetime_s)
+
+    def _read_back(self, url: str, content: bytes) -> None:
+        kind = "signed URL" if self.public_url is None else "BUCKET_PUBLIC_URL"
+        try:
+            with proxies.client(timeout=READ_TIMEOUT_S) as http:
+                answer = http.get(url)
+        except (httpx.HTTPError, httpx.InvalidURL, proxies.BadProxy) as exc:
+            raise BucketUnavailable(f"the {kind} does not answer: {type(exc).__name__}") from exc
+        if answer.status_code != 200 or answer.content != content:
+            raise BucketUnavailable(f"the {kind} does not return what was uploaded: HTTP {answer.status_code}")
+
+
+def endpoint(url: str, bucket: str) -> str:
+    """Returns an endpoint without the bucket's name, which consoles show in its path (R2) or before its host."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix(f"/{bucket}")
+    rest = parts.netloc.removeprefix(f"{bucket}.")
+    netloc = rest if BUCKET_HOST.match(rest) else parts.netloc
+    return urlunsplit((parts.scheme, netloc, path, "", ""))
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as exc:
+        raise BucketUnavailable(f"S3 answered {exc.response['Error']['Code']}") from exc
+    except (BotoCoreError, ValueError) as exc:  # ValueError: the URL of the endpoint or of a proxy
+        raise BucketUnavailable(f"S3 does not answer: {type(exc).__name__}") from exc
 
 
 @functools.lru_cache(maxsize=8)
 def _client(bucket: Bucket) -> "S3Client":
     """Returns a client, cached because making one takes longer than encoding a picture."""
+    if bucket.region is not None:
+        return _make_client(bucket, bucket.region)
+    found = REGION_HOST.search(urlsplit(bucket.endpoint_url).hostname or "")
+    guess = found.group(1) if found else DEFAULT_REGION
+    client = _make_client(bucket, guess)
+    region = _announced_region(client, bucket.name)
+    return client if region in {None, guess} else _make_client(bucket, region or guess)
+
+
+def _announced_region(client: "S3Client", name: str) -> str | None:
+    """Returns the region that the service names; AWS does so in refusals and redirects, too."""
+    try:
+        headers = client.head_bucket(Bucket=name)["ResponseMetadata"]["HTTPHeaders"]
+    except ClientError as exc:
+        headers = exc.response["ResponseMetadata"]["HTTPHeaders"]
+    return headers.get("x-amz-bucket-region")
+
+
+def _make_client(bucket: Bucket, region: str) -> "S3Client":
     client: S3Client = boto3.session.Session().client(
         "s3",
         endpoint_url=bucket.endpoint_url,
         aws_access_key_id=bucket.access_key_id,
         aws_secret_access_key=bucket.secret_access_key,
-        region_name=bucket.region,
+        region_name=region,
         config=Config(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
@@ -101,69 +175,3 @@ def _client(bucket: Bucket) -> "S3Client":
         ),
     )
     return client
-
-
-class Buckets:
-    """Chooses the bucket of a job's picture."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._allowed = {origin(url) for url in settings.allowed_endpoints()}
-
-    def of_job(self, s3_config: object) -> Bucket | None:
-        """Returns the job's own bucket, else the worker's, else None.
-
-        Args:
-            s3_config: `{"accessId", "accessSecret", "bucketName", "endpointUrl"}`, or None.
-
-        Raises:
-            InvalidInput: its shape is wrong, or its endpoint is not allowed.
-        """
-        if s3_config is None:
-            return self._own()
-        try:
-            config = JobBucket.model_validate(s3_config)
-        except ValidationError as exc:
-            raise InvalidInput(_faults(exc)) from None
-        endpoint_url = origin(config.endpoint_url)
-        if endpoint_url not in self._allowed:
-            raise InvalidInput(["s3Config.endpointUrl is not one of the URLs that this worker allows"])
-        return Bucket(
-            endpoint_url=endpoint_url,
-            access_key_id=config.access_id,
-            secret_access_key=config.access_secret,
-            name=config.bucket_name,
-            region=self._settings.bucket_region,
-            public_url=None,
-            lifetime_s=self._settings.bucket_url_lifetime_s,
-        )
-
-    def _own(self) -> Bucket | None:
-        settings = self._settings
-        if (
-            settings.bucket_endpoint_url is None
-            or settings.bucket_access_key_id is None
-            or settings.bucket_secret_access_key is None
-            or settings.bucket_name is None
-        ):
-            return None
-        return Bucket(
-            endpoint_url=str(settings.bucket_endpoint_url),
-            access_key_id=settings.bucket_access_key_id,
-            secret_access_key=settings.bucket_secret_access_key.get_secret_value(),
-            name=settings.bucket_name,
-            region=settings.bucket_region,
-            public_url=str(settings.bucket_public_url) if settings.bucket_public_url else None,
-            lifetime_s=settings.bucket_url_lifetime_s,
-        )
-
-
-def origin(url: AnyHttpUrl) -> str:
-    """Returns scheme, host and port of a URL, which is what the allow-list compares."""
-    return f"{url.scheme}://{url.host}:{url.port}"
-
-
-def _faults(exc: ValidationError) -> list[str]:
-    """Returns the faults without the values, which are secret."""
-    errors: list[Mapping[str, Any]] = [*exc.errors(include_input=False, include_url=False)]
-    return [".".join(["s3Config", *map(str, error["loc"])]) + f": {error['msg']}" for error in errors]

@@ -10,7 +10,8 @@ from handler import logs
 from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
 from handler.errors import GenerationError, InternalError, InvalidInput
-from handler.job.bucket import Bucket, Buckets, BucketUnavailable
+from handler.job.bucket import Bucket, BucketUnavailable
+from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.picture import Outcome, Picture
 from handler.workflow.parameters import Request

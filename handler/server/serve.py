@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 
 from handler.errors import StorageUnavailable
-from handler.job.bucket import Buckets
+from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
 from handler.server.access import is_loopback
@@ -68,7 +68,9 @@ def serve(generator: Generator, settings: Settings) -> None:
             comfyui = generator.comfyui
             metrics.watch_counter("alpha_comfyui_restarts", "Restarts of ComfyUI.", comfyui.restarts)
             metrics.watch("alpha_comfyui_up", "Whether ComfyUI takes graphs.", lambda: comfyui.is_ready)
-            dispatcher = Dispatcher(store, Runner(generator, Buckets(settings)), pictures, settings, metrics)
+            buckets = Buckets(settings)
+            buckets.begin_check()
+            dispatcher = Dispatcher(store, Runner(generator, buckets), pictures, settings, metrics)
             service = Service(
                 settings=settings,
                 dispatcher=dispatcher,

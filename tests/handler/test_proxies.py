@@ -17,7 +17,7 @@ from handler import proxies
 from handler.cli.sources import Remote, Unreachable
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
-from handler.job.bucket import Buckets
+from handler.job.buckets import own_bucket
 from handler.server import webhooks
 from handler.settings import Settings
 from handler.weights.download import Downloader, DownloadFailed
@@ -36,6 +36,7 @@ class Peer(LoopbackServer):
             web.get("/v2/local/status/{id}", self._status),
             web.get("/system_stats", self._stats),
             web.get("/{path:.*}", self._content),
+            web.head("/pictures", self._accept),
             web.put("/{path:.*}", self._accept),
             web.post("/{path:.*}", self._content),
         ]
@@ -127,7 +128,7 @@ def hub(address, folder):
 
 def bucket(address, _):
     keys = {"bucket_access_key_id": "key", "bucket_secret_access_key": "secret", "bucket_name": "pictures"}
-    own = Buckets(Settings(bucket_endpoint_url=f"http://{address}", **keys)).of_job(None)
+    own = own_bucket(Settings(bucket_endpoint_url=f"http://{address}", **keys))
     assert own.put("alpha_1_abcdef.png", b"PNG").startswith(f"http://{address}/pictures/")
 
 

@@ -2,17 +2,23 @@ import asyncio
 import base64
 import dataclasses
 import json
+import re
 import socket
+import time
 
 import boto3
 import pytest
 import requests
+from aiohttp import web
+from loopback import LoopbackServer
 from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
 from handler import serverless
 from handler.errors import InvalidInput
-from handler.job.bucket import Bucket, Buckets, BucketUnavailable
+from handler.job import buckets as choice
+from handler.job.bucket import REGION_HOST, Bucket, BucketUnavailable, endpoint
+from handler.job.buckets import Buckets, own_bucket
 from handler.job.picture import Picture
 from handler.job.runner import Runner
 from handler.settings import Settings
@@ -56,7 +62,7 @@ def settings(endpoint, **more):
 
 
 def bucket(endpoint, **more):
-    found = Buckets(settings(endpoint, **more)).of_job(None)
+    found = own_bucket(settings(endpoint, **more))
     assert found is not None
     return found
 
@@ -86,6 +92,158 @@ def test_a_bucket_out_of_reach_is_an_error(nowhere):
     """If the server is down, the upload fails within seconds, and the message has no key."""
     with pytest.raises(BucketUnavailable, match="EndpointConnectionError"):
         bucket(nowhere).put(NAME, PNG)
+
+
+class RegionalS3(LoopbackServer):
+    """A bucket in eu-central-1, called pictures, that checks for which region a request is signed, as AWS does.
+
+    Attributes:
+        lost: whether reading returns something else than what was written.
+        keeps: whether deleting is refused.
+    """
+
+    REGION = "eu-central-1"
+
+    def __init__(self, lost=False, keeps=False):
+        self.lost, self.keeps = lost, keeps
+        self.objects, self.headers = {}, {}
+
+    def routes(self):
+        return [web.route("*", "/{bucket}", self._answer), web.route("*", "/{bucket}/{key:.*}", self._answer)]
+
+    async def _answer(self, request):
+        signed = request.headers.get("Authorization", "") + request.query.get("X-Amz-Credential", "")
+        told = {"x-amz-bucket-region": self.REGION}
+        if signed and f"/{self.REGION}/s3/aws4_request" not in signed:
+            body = "" if request.method == "HEAD" else "<Error><Code>PermanentRedirect</Code></Error>"
+            return web.Response(status=301, text=body, headers=told, content_type="application/xml")
+        if request.match_info["bucket"] != "pictures":
+            return self._error(404, "NoSuchBucket")
+        return self._object(request.method, request.match_info.get("key"), request.headers, await request.read(), told)
+
+    def _object(self, method, key, headers, body, told):
+        if method == "PUT":
+            self.objects[key], self.headers[key] = body, headers
+        elif method == "DELETE":
+            if self.keeps:
+                return self._error(403, "AccessDenied")
+            self.objects.pop(key)
+        elif method == "GET":
+            return web.Response(body=b"lost" if self.lost else self.objects[key])
+        return web.Response(headers=told)
+
+    def _error(self, status, code):
+        return web.Response(status=status, text=f"<Error><Code>{code}</Code></Error>", content_type="application/xml")
+
+
+def test_the_region_is_the_bucket_s_own():
+    """A bucket outside us-east-1: the upload and the signed URL are for its region, which no setting names."""
+    with RegionalS3() as s3:
+        url = bucket(f"http://{s3.address}").put(NAME, PNG)
+        assert requests.get(url, timeout=10).content == PNG
+        assert "%2Feu-central-1%2Fs3" in url
+
+
+@pytest.mark.parametrize("style", ["{}", "{}/", "{}/pictures", "{}/pictures/"])
+@pytest.mark.parametrize("prefix", ["", "alpha", "alpha/{date}/"])
+def test_the_object_s_key_is_prefix_and_name(style, prefix):
+    """However the endpoint is spelled, the bucket's name is in the path once; {date} is the day."""
+    with RegionalS3() as s3:
+        url = bucket(style.format(f"http://{s3.address}"), bucket_prefix=prefix).put(NAME, PNG)
+        assert requests.get(url, timeout=10).content == PNG
+        (key,) = s3.objects
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        assert key == "/".join(filter(None, [prefix.strip("/").replace("{date}", day), NAME]))
+        assert s3.headers[key]["Content-Type"] == "image/png"
+        assert "immutable" in s3.headers[key]["Cache-Control"]
+
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (f"https://{ACCOUNT}.r2.cloudflarestorage.com/pictures", f"https://{ACCOUNT}.r2.cloudflarestorage.com"),
+        (f"https://pictures.{ACCOUNT}.eu.r2.cloudflarestorage.com", f"https://{ACCOUNT}.eu.r2.cloudflarestorage.com"),
+        ("https://pictures.s3.eu-central-1.amazonaws.com/", "https://s3.eu-central-1.amazonaws.com"),
+        ("https://pictures.s3-eu-west-1.amazonaws.com", "https://s3-eu-west-1.amazonaws.com"),
+        ("https://pictures.nyc3.digitaloceanspaces.com", "https://nyc3.digitaloceanspaces.com"),
+        ("https://project.supabase.co/storage/v1/s3", "https://project.supabase.co/storage/v1/s3"),
+        ("https://pictures.example.com:9000", "https://pictures.example.com:9000"),
+    ],
+)
+def test_a_bucket_in_path_or_host_of_the_endpoint_is_removed(given, expected):
+    """Both spellings that consoles show, and no other part of a URL."""
+    assert endpoint(given, "pictures") == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("s3.eu-central-1.amazonaws.com", "eu-central-1"),
+        ("s3.us-west-004.backblazeb2.com", "us-west-004"),
+        ("s3.fr-par.scw.cloud", "fr-par"),
+        ("s3.amazonaws.com", None),
+        ("s3.dualstack.us-west-2.amazonaws.com", None),
+        (f"{ACCOUNT}.r2.cloudflarestorage.com", None),
+        ("127.0.0.1", None),
+    ],
+)
+def test_the_region_of_an_endpoint_s_host(host, region):
+    """Where the host names it; elsewhere the service is asked."""
+    found = REGION_HOST.search(host)
+    assert (found and found.group(1)) == region
+
+
+def test_a_bucket_is_tried_at_the_start():
+    """One object is written, read through the URL that callers get, and deleted."""
+    with RegionalS3() as s3:
+        assert Buckets(settings(f"http://{s3.address}")).of_job(None) is not None
+        assert s3.objects == {}
+        assert len(s3.headers) == 1
+
+
+def test_a_bucket_that_keeps_the_test_object_works(caplog):
+    """Keys that may only write are enough."""
+    with RegionalS3(keeps=True) as s3:
+        assert Buckets(settings(f"http://{s3.address}")).of_job(None) is not None
+    assert "the object that tested the bucket stays" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("server", "more", "reason"),
+    [
+        (RegionalS3(lost=True), {}, "signed URL does not return what was uploaded"),
+        (RegionalS3(), {"bucket_name": "other-pictures"}, "NoSuchBucket"),
+        (RegionalS3(), {"bucket_region": "us-east-1"}, "S3 answered|does not return"),
+        (RegionalS3(), {"bucket_public_url": "http://127.0.0.1:9/"}, "BUCKET_PUBLIC_URL does not answer"),
+    ],
+    ids=["lost", "no bucket", "wrong region", "dead public URL"],
+)
+def test_with_a_bucket_that_does_not_work_replies_carry_the_picture(server, more, reason, caplog, monkeypatch):
+    """The reason is logged, without the secret; a later job tries the bucket again."""
+    with server as s3:
+        buckets = Buckets(Settings(**{**settings(f"http://{s3.address}").model_dump(), **more}))
+        reply = run(buckets, {})
+        assert base64.b64decode(reply["image_base64"]) == PNG
+        (record,) = [record for record in caplog.records if record.message.startswith("bucket does not work")]
+        assert re.search(reason, record.reason)
+        assert "hush" not in caplog.text
+        monkeypatch.setattr(choice, "RECHECK_S", -1.0)
+        run(buckets, {})
+    assert caplog.text.count("bucket does not work") == 2
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../b", ".x", "a b", "ä", "a//b", "x" * 501])
+def test_a_prefix_that_could_lead_elsewhere_is_rejected(path):
+    """BUCKET_PREFIX and objectPath are folders of plain characters."""
+    with pytest.raises(ValidationError):
+        Settings(bucket_prefix=path)
+    with pytest.raises(InvalidInput, match="objectPath"):
+        Buckets(Settings(bucket_allowed_endpoints="https://s3.example")).of_job(
+            job_config("https://s3.example", objectPath=path)
+        )
 
 
 def test_secrets_are_not_shown(s3):
@@ -125,6 +283,8 @@ def test_a_job_s_own_bucket_is_used_where_its_address_is_allowed(s3):
     found = buckets.of_job(job_config(s3 + "/ignored"))
     assert isinstance(found, Bucket)
     assert requests.get(found.put("alpha_2_abcdef.png", PNG), timeout=10).content == PNG
+    found = buckets.of_job(job_config(s3, objectPath="mine/{date}"))
+    assert f"/pictures/mine/{time.strftime('%Y-%m-%d', time.gmtime())}/alpha_" in found.put("alpha_3_abcdef.png", PNG)
 
 
 @pytest.mark.parametrize(
