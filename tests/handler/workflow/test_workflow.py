@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_public_api(workflow):
         "seed": 0,
         "steps": 20,
         "cfg": 5.0,
-        "sampler_name": "dpmpp_2m_sde",
+        "sampler_name": "dpmpp_2m_sde_gpu",
         "scheduler": "karras",
         "width": 1024,
         "height": 1024,
