@@ -9,22 +9,16 @@ import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
 
-from handler.errors import (
-    ComfyCrashed,
-    ComfyUnavailable,
-    GenerationError,
-    InvalidInput,
-    JobCancelled,
-    StorageUnavailable,
-)
+from handler.errors import GenerationError, InvalidInput, StorageUnavailable
 from handler.job import reply
 from handler.job.runner import Runner
 from handler.server import background
 from handler.server.cleanup import clean_up
 from handler.server.job_record import JobRecord, JobRequest, Status
-from handler.server.job_store import JobStore
+from handler.server.job_store import CANCELLED, JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.results import ENDS_WITH_US, Results
 from handler.server.running_job import RunningJob
 from handler.server.webhooks import Webhooks
 from handler.settings import Settings
@@ -35,8 +29,6 @@ INTERRUPT_GRACE_S = 1.5  # then, until its run has left ComfyUI
 ABANDON_GRACE_S = 0.5  # then, until it has noticed that ComfyUI is gone
 READY_POLL_S = 0.1
 STORAGE_RETRY_S = 1.0
-SAVE_TRIES = 30
-ENDS_WITH_US = (JobCancelled, ComfyCrashed, ComfyUnavailable)  # while the server stops, these are no failures
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +52,7 @@ class Dispatcher:
         self._stopping = asyncio.Event()
         self._stopping_s = 0.0  # when that was set
         self._finished: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
-        self._lost: set[str] = set()
+        self._results = Results(store, pictures, self._stopping)
 
     @contextlib.asynccontextmanager
     async def running(self, can_draw: Callable[[], bool], stop_drawing: Callable[[], None]) -> AsyncIterator[None]:
@@ -91,8 +83,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Starts no more jobs, and ends every `wait`."""
-        if not self._stopping.is_set():
-            self._stopping_s = time.monotonic()
+        self._stopping_s = self._stopping_s or time.monotonic()
         self._stopping.set()
         self._queued.set()
         for finished in list(self._finished.values()):
@@ -161,6 +152,7 @@ class Dispatcher:
             running = self.running_job(job_id)
             if running is not None:
                 running.cancel()
+                await asyncio.to_thread(self._store.fail, job_id, CANCELLED)
             elif await asyncio.to_thread(self._store.cancel_queued, job_id):
                 self._on_finished(job_id, Status.CANCELLED)
         if running is not None:
@@ -185,8 +177,7 @@ class Dispatcher:
 
     async def _get(self, job_id: str) -> JobRecord:
         record = await asyncio.to_thread(self._store.get, job_id)
-        if job_id in self._lost:
-            raise StorageUnavailable("the result of this job could not be stored, it runs again at the next start")
+        self._results.check(job_id)
         return record
 
     async def _run_jobs(self, can_draw: Callable[[], bool]) -> None:
@@ -219,18 +210,19 @@ class Dispatcher:
     async def _run(self, running: RunningJob) -> None:
         shape = reply.Shape.of(self._settings)
         try:
-            outcome = await asyncio.to_thread(running.run, self._runner, self._pictures, shape)
+            picture, outcome = await asyncio.to_thread(running.run, self._runner, shape)
+            await self._results.complete(running, picture, outcome)
         except GenerationError as exc:
             if isinstance(exc, ENDS_WITH_US) and await self._put_back(running):
                 return
             self._metrics.errors.labels(exc.code).inc()
-            status, save = Status.after(exc), functools.partial(self._store.fail, running.id, exc)
+            status = Status.after(exc)
+            await self._results.fail(running.id, exc, functools.partial(self._wake, running))
         else:
             self._metrics.observe(outcome.info["seconds"])
-            status, save = Status.COMPLETED, functools.partial(self._store.complete, running.id, outcome)
-        await self._save(running.id, save)
+            status = Status.COMPLETED
         self._running = None
-        running.finished.set()
+        self._wake(running)
         self._on_finished(running.id, status)
 
     async def _put_back(self, running: RunningJob) -> bool:
@@ -238,32 +230,21 @@ class Dispatcher:
         async with self._running_lock:
             if running.is_cancelled or not self._stopping.is_set():
                 return False
-            try:
-                await asyncio.to_thread(self._store.put_back, running.id)
-            except StorageUnavailable as exc:  # the next start queues it all the same, as its second attempt
-                log.error("job not queued again", extra={"job_id": running.id, "reason": exc.message})  # noqa: TRY400
-            else:
-                log.info("job queued for the next start", extra={"job_id": running.id})
+            await self._results.put_back(running.id)
             self._running = None
             running.finished.set()
             return True
 
-    async def _save(self, job_id: str, save: Callable[[], None]) -> None:
-        """Stores how a job ended. Retries while the disk is full, at most SAVE_TRIES times."""
-        for _ in range(SAVE_TRIES):
-            try:
-                await asyncio.to_thread(save)
-            except StorageUnavailable as exc:
-                log.error("result not stored yet", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
-                await asyncio.sleep(STORAGE_RETRY_S)
-            else:
-                return
-        self._lost.add(job_id)
-        log.critical("result lost, the job runs again at the next start", extra={"job_id": job_id})
+    def _wake(self, running: RunningJob) -> None:
+        running.finished.set()
+        self._wake_waiting(running.id)
+
+    def _wake_waiting(self, job_id: str) -> None:
+        if finished := self._finished.pop(job_id, None):
+            finished.set()
 
     def _on_finished(self, job_id: str, status: Status) -> None:
         self._requests.pop(job_id, None)
+        self._wake_waiting(job_id)
         self._metrics.finished.labels(status.lower()).inc()
-        if finished := self._finished.pop(job_id, None):
-            finished.set()
         self._webhooks.job_finished()

@@ -77,10 +77,11 @@ class JobStore:
             ).fetchone()
             return _record(row) if row else None
 
-    def complete(self, job_id: str, outcome: Outcome) -> None:
-        """Stores the result of a job; a finished one does not change."""
+    def complete(self, job_id: str, outcome: Outcome) -> bool:
+        """Stores the result of a job, and returns True; a finished one does not change."""
+        unfinished = "id = ? AND status IN (?, ?)"
         with self._transaction() as db:
-            self._end(db, Status.COMPLETED, outcome.to_json(), "id = ? AND status IN (?, ?)", job_id, *UNFINISHED)
+            return self._end(db, Status.COMPLETED, outcome.to_json(), unfinished, job_id, *UNFINISHED) > 0
 
     def fail(self, job_id: str, error: GenerationError) -> None:
         """Stores why a job has no result; a finished one does not change."""

@@ -71,6 +71,10 @@ class PictureStore:
         except FileNotFoundError:
             return None
 
+    def delete(self, filename: str) -> None:
+        """Deletes a picture if it exists."""
+        (self._folder / filename).unlink(missing_ok=True)
+
     def expire(self, keep_s: float, limit_bytes: int) -> None:
         """Deletes pictures older than `keep_s`, and the oldest ones while their total size exceeds `limit_bytes`.
 

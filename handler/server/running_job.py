@@ -7,10 +7,9 @@ import time
 from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
 from handler.job import reply
-from handler.job.picture import Outcome
+from handler.job.picture import Outcome, Picture
 from handler.job.runner import Job, Runner, reported
 from handler.server.job_record import JobRecord
-from handler.server.picture_store import PictureStore
 from handler.workflow.parameters import Request
 
 STREAMED_STEPS = 256
@@ -57,8 +56,8 @@ class RunningJob:
         self._unread.clear()
         return unread
 
-    def run(self, runner: Runner, pictures: PictureStore, shape: reply.Shape) -> Outcome:
-        """Makes the picture and stores it, unless it is in a bucket. Runs in a thread.
+    def run(self, runner: Runner, shape: reply.Shape) -> tuple[Picture, Outcome]:
+        """Makes the picture, and stores it in a bucket if there is one. Runs in a thread.
 
         Raises:
             GenerationError: the reason why there is no picture.
@@ -69,9 +68,7 @@ class RunningJob:
             picture, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
             if job.is_sent_as_base64:
                 reply.check_size(outcome, picture.png, shape)
-            if outcome.url is None:
-                pictures.put(picture.filename, picture.png)
-        return outcome
+        return picture, outcome
 
     def _on_progress(self, run: Run) -> None:
         if run.progress is not None and run.progress != self.progress:

@@ -17,7 +17,7 @@ def make(tmp_path):
 
     def make(prepare=lambda: None, buckets=None, **more):
         service, painter = painted_service(
-            Settings(profile="tiny", data_dir=tmp_path, job_timeout_s=20, **more), buckets
+            Settings(**{"profile": "tiny", "data_dir": tmp_path, "job_timeout_s": 20, **more}), buckets
         )
         service = dataclasses.replace(service, readiness=Readiness(prepare, Up()))
         client = TestClient(make_app(service), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

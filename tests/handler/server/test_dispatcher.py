@@ -5,10 +5,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from calls import JOBS, TXT2IMG, error, status, submit, when
+from calls import JOBS, TXT2IMG, error, status, submit, until, when
 
 from handler.errors import StorageUnavailable
-from handler.server import dispatcher
+from handler.server import dispatcher, results
 from handler.server.job_store import JobStore
 
 
@@ -25,21 +25,55 @@ def test_a_stopped_server_lets_the_next_one_finish(make, monkeypatch):
     assert when(client, waiting, "COMPLETED")["output"]["status"] == "success"
 
 
-def test_a_result_that_cannot_be_stored_is_an_error(make, monkeypatch):
-    """If the disk stays full, waiting requests get an error within a bounded time, and the next job works."""
-    monkeypatch.setattr(dispatcher, "SAVE_TRIES", 2)
-    monkeypatch.setattr(dispatcher, "STORAGE_RETRY_S", 0.01)
-    client = make()
-    complete = JobStore.complete
+@pytest.fixture
+def full_disk(monkeypatch):
+    """`full_disk(True)`: no result and no failure can be stored; `full_disk(False)`: there is room again."""
+    monkeypatch.setattr(results, "STORAGE_RETRY_S", 0.01)
+    originals = {name: getattr(JobStore, name) for name in ("complete", "fail")}
 
     def full(*_):
         raise StorageUnavailable("the job file cannot be used: database or disk is full")
 
-    monkeypatch.setattr(JobStore, "complete", full)
+    def set_full(is_full):
+        for name, original in originals.items():
+            monkeypatch.setattr(JobStore, name, full if is_full else original)
+
+    return set_full
+
+
+def test_a_result_waits_for_room(client, full_disk):
+    """The disk is full when a job ends, for longer than before a result was given up: it is completed afterwards."""
+    full_disk(True)
+    job_id = submit(client)
+    until(lambda: client.painter.prompts == ["an apple"])
+    time.sleep(1)
+    assert status(client, job_id)["status"] == "IN_PROGRESS"
+    full_disk(False)
+    assert when(client, job_id, "COMPLETED")["output"]["status"] == "success"
+    assert client.painter.prompts == ["an apple"]
+
+
+def test_a_result_that_cannot_be_stored_is_an_error(make, full_disk):
+    """If the disk stays full, waiting requests get an error at the job's deadline; with room, the job has failed."""
+    client = make(job_timeout_s=1)
     for path, body in [(f"{JOBS}/runsync", {"input": {"prompt": "x"}}), (TXT2IMG, {"prompt": "x"})]:
+        full_disk(True)
         assert error(client.post(path, json=body))[:2] == (503, "storage_unavailable")
-    monkeypatch.setattr(JobStore, "complete", complete)
+        full_disk(False)
+        until(lambda: not client.service.store.counts()["IN_PROGRESS"])
+    assert client.service.store.counts()["FAILED"] == 2
+    assert list((client.service.settings.data_dir / "pictures").iterdir()) == []
     when(client, submit(client), "COMPLETED")
+
+
+def test_a_result_that_waits_for_room_can_be_cancelled(client, full_disk):
+    """The caller gets 503 while not even that can be stored; with room, the job is cancelled."""
+    full_disk(True)
+    job_id = submit(client)
+    until(lambda: client.painter.prompts == ["an apple"])
+    assert error(client.post(f"{JOBS}/cancel/{job_id}"))[:2] == (503, "storage_unavailable")
+    full_disk(False)
+    assert when(client, job_id, "CANCELLED", "COMPLETED")["status"] == "CANCELLED"
 
 
 def stop_signal(client):

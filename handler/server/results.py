@@ -1,0 +1,90 @@
+"""Stores how jobs ended, also if the disk is full for a while."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError, JobCancelled, JobTimeout, StorageUnavailable
+from handler.job.picture import Outcome, Picture
+from handler.server.job_store import CANCELLED, JobStore
+from handler.server.picture_store import PictureStore
+from handler.server.running_job import RunningJob
+
+STORAGE_RETRY_S = 1.0
+ENDS_WITH_US = (JobCancelled, ComfyCrashed, ComfyUnavailable)  # while the server stops, these are no failures
+
+log = logging.getLogger(__name__)
+
+
+class Results:
+    """Stores the result of one job at a time. Its methods belong to one event loop."""
+
+    def __init__(self, store: JobStore, pictures: PictureStore, stopping: asyncio.Event) -> None:
+        """`stopping`: set when the server stops."""
+        self._store = store
+        self._pictures = pictures
+        self._stopping = stopping
+        self._unsaved_id: str | None = None
+
+    def check(self, job_id: str) -> None:
+        """Raises StorageUnavailable if the job has failed, and not even that could be stored yet."""
+        if job_id == self._unsaved_id:
+            raise StorageUnavailable("the result of this job could not be stored")
+
+    async def complete(self, running: RunningJob, picture: Picture, outcome: Outcome) -> None:
+        """Stores a result; while there is no room for it, it waits in memory.
+
+        Raises:
+            StorageUnavailable: there was no room until the job's deadline.
+            JobCancelled: the job was cancelled meanwhile.
+        """
+        while True:
+            try:
+                return await asyncio.to_thread(self._complete, running, picture, outcome)
+            except StorageUnavailable as exc:
+                error = exc
+            log.error("result not stored yet", extra={"job_id": running.id, "reason": error.message})
+            try:
+                await asyncio.to_thread(running.deadline.sleep, STORAGE_RETRY_S)
+            except (JobTimeout, JobCancelled) as exc:
+                await asyncio.to_thread(self._pictures.delete, picture.filename)
+                raise (error if isinstance(exc, JobTimeout) else exc) from None
+
+    async def fail(self, job_id: str, error: GenerationError, on_unsaved: Callable[[], None]) -> None:
+        """Stores why a job has no result, as soon as there is room, or until the server stops.
+
+        Args:
+            on_unsaved: called while there is no room.
+        """
+        while True:
+            try:
+                await asyncio.to_thread(self._store.fail, job_id, error)
+            except StorageUnavailable as exc:
+                log.error("failure not stored yet", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
+            else:
+                self._unsaved_id = None
+                return
+            self._unsaved_id = job_id
+            on_unsaved()
+            if self._stopping.is_set():
+                log.critical("result lost, the job runs again at the next start", extra={"job_id": job_id})
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), STORAGE_RETRY_S)
+
+    async def put_back(self, job_id: str) -> None:
+        """Queues a running job again, for the next start."""
+        try:
+            await asyncio.to_thread(self._store.put_back, job_id)
+        except StorageUnavailable as exc:  # the next start queues it all the same, as its second attempt
+            log.error("job not queued again", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
+        else:
+            log.info("job queued for the next start", extra={"job_id": job_id})
+
+    def _complete(self, running: RunningJob, picture: Picture, outcome: Outcome) -> None:
+        if outcome.url is None:
+            self._pictures.put(picture.filename, picture.png)
+        if running.is_cancelled or not self._store.complete(running.id, outcome):
+            self._pictures.delete(picture.filename)
+            raise CANCELLED
