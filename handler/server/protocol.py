@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
+import httpx
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field
 
 from handler.server.job_record import Status
 
@@ -24,6 +25,15 @@ def _example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
+def _with_usable_host(url: AnyHttpUrl) -> AnyHttpUrl:
+    """Raises ValueError if the HTTP client or the resolver cannot use the host; pydantic allows more than they do."""
+    try:
+        httpx.URL(str(url)).host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as exc:
+        raise ValueError("host is not a valid name or address") from exc
+    return url
+
+
 class Policy(BaseModel):
     """Limits of one job, in ms."""
 
@@ -39,7 +49,7 @@ class RunRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     input: Any
-    webhook: Annotated[AnyHttpUrl, Field(strict=False)] | None = Field(
+    webhook: Annotated[AnyHttpUrl, Field(strict=False), AfterValidator(_with_usable_host)] | None = Field(
         None, description="receives the finished job; must respond with 200"
     )
     policy: Policy = Field(Policy(), description="limits in ms")

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import tenacity
@@ -21,7 +20,8 @@ from handler.server.picture_store import PictureStore
 
 WEBHOOK_TRIES = 3
 WEBHOOK_WAIT_S = 10.0
-WEBHOOK_TIMEOUT_S = 30.0
+WEBHOOK_TIMEOUT_S = 30.0  # from the name's resolution to the status
+POSTS_AT_ONCE = 8  # each has a picture in memory
 STORAGE_RETRY_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Webhooks:
         self._shape = shape
         self._job_finished = asyncio.Event()
         self._posts: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(POSTS_AT_ONCE)
 
     def job_finished(self) -> None:
         """Looks for due webhooks, because a job has finished."""
@@ -76,24 +77,34 @@ class Webhooks:
             reraise=True,
         )
         try:
-            status = await asyncio.to_thread(status_of, record, self._pictures, self._shape)
-            body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
             async with proxies.async_client(timeout=WEBHOOK_TIMEOUT_S) as client:
                 async for attempt in tries:
                     with attempt:
-                        await _post_once(client, str(record.request.webhook), body)
-        except (httpx.HTTPError, httpx.InvalidURL, proxies.BadProxy, NotFound, GenerationError) as exc:
-            log.warning("webhook failed", extra={"job_id": record.id, "reason": type(exc).__name__})
+                        async with self._slots:
+                            await self._post_once(client, record)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, proxies.BadProxy, NotFound, GenerationError) as exc:
+            reason = f"{type(exc).__name__}: {exc}".removesuffix(": ")
+            log.warning("webhook failed", extra={"job_id": record.id, "reason": reason})
         try:
             await asyncio.to_thread(self._store.webhook_done, record)
         except StorageUnavailable as exc:
             log.error("webhook may be sent again", extra={"job_id": record.id, "reason": exc.message})  # noqa: TRY400
+            del self._posts[record.id]
         else:
             del self._posts[record.id]
             self._job_finished.set()  # it may have been retried, and have another result by now
 
-
-async def _post_once(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None:
-    response = await client.post(url, json=body)
-    if response.status_code != 200:
-        raise httpx.HTTPError(f"status {response.status_code}")
+    async def _post_once(self, client: httpx.AsyncClient, record: JobRecord) -> None:
+        """Posts the job and reads only the response's status; raises httpx.HTTPError if that is not 200."""
+        job = await asyncio.to_thread(status_of, record, self._pictures, self._shape)
+        body = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+        try:
+            async with (
+                asyncio.timeout(WEBHOOK_TIMEOUT_S),
+                client.stream("POST", str(record.request.webhook), json=body) as response,
+            ):
+                status = response.status_code
+        except TimeoutError as exc:
+            raise httpx.TimeoutException(f"no status within {WEBHOOK_TIMEOUT_S:g} s") from exc
+        if status != 200:
+            raise httpx.HTTPError(f"status {status}")
