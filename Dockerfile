@@ -80,11 +80,15 @@ ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
-    DATA_DIR=/data
+    DATA_DIR=/data \
+    # NVIDIA's container runtime gives no GPU to a container without these.
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Set last, so that images with other weights share ComfyUI's layers.
 ARG MODELS=sdxl
 LABEL layerdiffuse-alpha.models="${MODELS}"
 USER 1000:1000
+EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python3", "/app/tools/healthcheck.py"]
 ENTRYPOINT ["tini", "-s", "--", "layerdiffuse-alpha"]
 CMD ["worker"]

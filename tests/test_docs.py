@@ -32,6 +32,7 @@ DEFINED_IN = {
 }
 COMMAND_OF = {"scripts/demo": ["generate"], "scripts/doctor": ["doctor"], "scripts/serve": ["serve"]}
 OF_OTHER_PROGRAMS = {
+    "FORWARDED_ALLOW_IPS",
     "HTTPS_PROXY",
     "ALL_PROXY",
     "HTTP_PROXY",

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from pydantic import AnyHttpUrl
@@ -12,6 +13,7 @@ from handler.server.errors import BadRequest, ForeignOrigin, Unauthorized
 
 OPEN_PATHS = ("/ping", "/")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+REPEATED_SLASHES = re.compile("//+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -48,9 +50,23 @@ class KeyCheck:
 
     def _has_key(self, scope: Scope) -> bool:
         sent = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, key = sent.partition(b" ")
+        scheme, blank, key = sent.strip().partition(b" ")
+        if not blank:  # RunPod accepts a bare key, and its own examples send one
+            scheme, key = b"bearer", scheme
         found = [hmac.compare_digest(key.strip(), own) for own in self._keys]
         return scheme.lower() == b"bearer" and any(found)
+
+
+class PlainPaths:
+    """Joins repeated slashes in paths: RunPod's Go client requests `/v2//{endpoint}/run`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "//" in scope["path"]:
+            scope = {**scope, "path": REPEATED_SLASHES.sub("/", scope["path"])}
+        await self._app(scope, receive, send)
 
 
 class HostCheck:

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 import handler
 from handler.server import alpha_api, background, error_responses, openapi, operations, runpod_api
-from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, is_loopback, origin_of
+from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, PlainPaths, is_loopback, origin_of
 from handler.server.request_log import RequestLog
 from handler.server.service import Service
 
@@ -58,4 +58,5 @@ def make_app(service: Service) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
         )
     app.add_middleware(RequestLog)
+    app.add_middleware(PlainPaths)  # outermost: everything else sees the path that is served
     return app

@@ -20,6 +20,7 @@ METRICS_DOCS: Docs = {200: {"description": "metrics", "content": {"text/plain": 
 router = APIRouter()
 
 
+@router.head("/ping", include_in_schema=False)
 @router.get("/ping", response_class=Response, responses=PING_DOCS)
 async def ping(service: ServiceOf) -> Response:
     """Whether the worker can draw now: 200, 204 while it or ComfyUI starts, or 503 if it cannot."""
@@ -33,6 +34,7 @@ async def metrics(service: ServiceOf) -> Response:
     return Response(await asyncio.to_thread(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """The web page."""

@@ -68,6 +68,22 @@ async def status(service: ServiceOf, job_id: str) -> JobStatus:
     return await _status(service, await _find(service, job_id))
 
 
+@router.api_route(
+    "/status-sync/{job_id}",
+    methods=["GET", "POST"],
+    include_in_schema=False,  # as /status, for RunPod's JavaScript (GET) and Go (POST) clients
+    response_model_exclude_none=True,
+)
+async def status_sync(
+    service: ServiceOf, job_id: str, wait: Annotated[int, Query(ge=1000, le=MAX_WAIT_MS)] = WAIT_MS
+) -> JobStatus:
+    """Responds when the job has finished, or with its status after `wait` ms."""
+    record = await _find(service, job_id)
+    if not record.status.is_final:
+        record = await service.dispatcher.wait(job_id, wait / 1000)
+    return await _status(service, record)
+
+
 @router.get("/stream/{job_id}", responses=error_docs(*GENERAL, NotFound))
 async def stream(service: ServiceOf, job_id: str) -> Stream:
     """A running job's steps since the last request. Its result is at /status."""

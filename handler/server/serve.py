@@ -29,7 +29,7 @@ from handler.settings import Settings
 
 REQUESTS_STOP_S = 3  # after a stop signal, for requests that are being handled
 STOP_LIMIT_S = 7.5  # for everything; container engines kill after ten seconds
-KEEP_ALIVE_S = 30
+KEEP_ALIVE_S = 75  # longer than the 60 s of load balancers, which may reuse a connection until then
 
 log = logging.getLogger(__name__)
 

@@ -43,8 +43,8 @@ def serve_painted(tmp_path):
     """Serves on a loopback port: `serve_painted()` returns its URL, the service and the painter behind it."""
     with contextlib.ExitStack() as running:
 
-        def serve_painted():
-            service, painter = painted_service(Settings(profile="tiny", data_dir=tmp_path / "data"))
+        def serve_painted(**more):
+            service, painter = painted_service(Settings(profile="tiny", data_dir=tmp_path / "data", **more))
             url = running.enter_context(serving(service))
             running.callback(painter.go_on.set)
             return url, service, painter
