@@ -41,9 +41,16 @@ class Runner:
         self._generator = generator
         self._buckets = buckets
 
-    def parse(self, raw: object) -> Request:
-        """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self._generator.parse(raw)
+    def parse(self, raw: object, s3_config: object = None) -> Request:
+        """Returns the request that a job's input makes.
+
+        Raises:
+            InvalidInput: the input has faults, all of which it names, or its bucket is not allowed.
+        """
+        request = self._generator.parse(raw)
+        if self._buckets is not None and s3_config is not None:
+            self._buckets.of_job(s3_config)
+        return request
 
     def run(self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None) -> tuple[Picture, Outcome]:
         """Returns the picture and how the job ended. If the bucket is unreachable, the outcome has no URL.

@@ -104,7 +104,8 @@ class Dispatcher:
         Raises:
             InvalidInput, QueueFull, StorageUnavailable: it was not accepted.
         """
-        request = await asyncio.to_thread(self._runner.parse, job.input)  # it looks for embeddings on disk
+        # In a thread, since it looks for embeddings on disk.
+        request = await asyncio.to_thread(self._runner.parse, job.input, job.s3_config)
         job_id = f"{prefix}{uuid.uuid4()}"
         self._requests[job_id] = request
         try:

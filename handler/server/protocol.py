@@ -3,8 +3,9 @@
 from typing import Annotated, Any, Literal
 
 import httpx
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field
 
+from handler.job.buckets import JobBucket
 from handler.server.job_record import Status
 
 WEEK_MS = 7 * 86_400_000
@@ -34,13 +35,21 @@ def _with_usable_host(url: AnyHttpUrl) -> AnyHttpUrl:
     return url
 
 
+def _whole(value: Any) -> Any:
+    """Returns 16 for 16.0, which is an integer in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+
+
 class Policy(BaseModel):
     """Limits of one job, in ms."""
 
     model_config = ConfigDict(strict=True)
 
-    execution_timeout: int | None = Field(None, alias="executionTimeout", ge=1000, le=WEEK_MS)
-    ttl: int = Field(86_400_000, ge=1000, le=WEEK_MS)
+    execution_timeout: Integer | None = Field(None, alias="executionTimeout", ge=1000, le=WEEK_MS)
+    ttl: Integer = Field(86_400_000, ge=1000, le=WEEK_MS)
 
 
 class RunRequest(BaseModel):
@@ -53,7 +62,7 @@ class RunRequest(BaseModel):
         None, description="receives the finished job; must respond with 200"
     )
     policy: Policy = Field(Policy(), description="limits in ms")
-    s3_config: Any = Field(
+    s3_config: JobBucket | None = Field(
         None, alias="s3Config", description="the caller's own bucket, if the server allows its endpoint"
     )
 

@@ -141,7 +141,7 @@ async def _submit(service: Service, request: RunRequest, keep_s: float, prefix: 
     timeout_ms = request.policy.execution_timeout
     job = JobRequest(
         input=request.input,
-        s3_config=request.s3_config,
+        s3_config=None if request.s3_config is None else request.s3_config.model_dump(mode="json", by_alias=True),
         webhook=None if request.webhook is None else str(request.webhook),
         execution_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
         ttl_s=request.policy.ttl / 1000,

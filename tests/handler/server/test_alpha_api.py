@@ -30,6 +30,15 @@ def test_the_address_is_the_one_that_callers_see(make):
     assert answer["url"] == f"https://pictures.example.com/alpha/v1/file/{answer['filename']}"
 
 
+MINE = {
+    "endpointUrl": "https://shelf.example/",
+    "accessId": "id",
+    "accessSecret": "secret",
+    "bucketName": "mine",
+    "objectPath": "",
+}
+
+
 class Shelf:
     """A bucket that every job's picture goes to; over S3's protocol: tests/handler/job/test_bucket.py."""
 
@@ -52,11 +61,11 @@ def test_a_picture_in_a_bucket_is_known_by_its_url(make, tmp_path):
     client = make(buckets=shelf)
     answer = client.post(TXT2IMG, json={"prompt": "an apple"}).json()
     assert answer["url"] == f"https://shelf.example/{answer['filename']}"
-    job_id = submit(client, s3Config={"bucketName": "mine"})
+    job_id = submit(client, s3Config=MINE)
     output = when(client, job_id, "COMPLETED")["output"]
     assert (output["url"], output["image_url"]) == (f"https://shelf.example/{output['filename']}",) * 2
     assert "image_base64" not in output
-    assert shelf.configs == [None, {"bucketName": "mine"}]
+    assert shelf.configs == [None, MINE, MINE]  # the second time when it runs
     assert set(shelf.kept.values()) == {PNG}
     assert list((tmp_path / "pictures").iterdir()) == []
     client.__exit__(None, None, None)

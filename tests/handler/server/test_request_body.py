@@ -1,7 +1,17 @@
 """The bodies that the HTTP server accepts."""
 
 import pytest
-from calls import JOBS, TXT2IMG, error
+from calls import JOBS, TXT2IMG, error, status, submit, when
+
+from handler.job.buckets import Buckets
+from handler.settings import Settings
+
+BUCKET = {
+    "endpointUrl": "https://s3.example",
+    "accessId": "id",
+    "accessSecret": "a secret",
+    "bucketName": "pictures",
+}
 
 
 @pytest.mark.parametrize("path", [f"{JOBS}/run", f"{JOBS}/runsync", TXT2IMG])
@@ -37,6 +47,14 @@ def test_a_body_that_is_no_request_is_rejected(client, path, content, content_ty
         ({"input": {}, "policy": {"executionTimeout": "5000"}}, "policy.executionTimeout: Input should be a valid int"),
         ({"input": {}, "policy": {"ttl": 5}}, "policy.ttl: Input should be greater"),
         ({"input": {}, "policy": []}, "policy"),
+        ({"input": {}, "policy": {"ttl": 16_000.5}}, "policy.ttl: Input should be a valid int"),
+        ({"input": {}, "policy": {"ttl": True}}, "policy.ttl: Input should be a valid int"),
+        ({"input": {}, "policy": {"ttl": 1e300}}, "policy.ttl: Input should be less"),
+        ({"input": {}, "s3Config": "mine"}, "s3Config"),
+        ({"input": {}, "s3Config": []}, "s3Config"),
+        ({"input": {}, "s3Config": BUCKET | {"bucketName": 7}}, "s3Config.bucketName"),
+        ({"input": {}, "s3Config": BUCKET | {"endpointUrl": "nothing"}}, "s3Config.endpointUrl"),
+        ({"input": {}, "s3Config": {"bucketName": "pictures"}}, "s3Config.endpointUrl: Field required"),
     ],
 )
 def test_a_wrong_envelope_names_its_fault(client, envelope, fault):
@@ -44,3 +62,18 @@ def test_a_wrong_envelope_names_its_fault(client, envelope, fault):
     code, name, message = error(client.post(f"{JOBS}/run", json=envelope))
     assert (code, name) == (400, "bad_request")
     assert message.startswith(fault)
+    assert "a secret" not in message
+
+
+def test_whole_numbers_are_integers(client):
+    """As JSON Schema says, and as in a job's input."""
+    when(client, submit(client, policy={"executionTimeout": 16_000.0, "ttl": 6e5}), "COMPLETED")
+
+
+def test_a_bucket_that_is_not_allowed_fails_the_job_at_once(make):
+    """Like an invalid input: the job is accepted and has failed, even while another one runs."""
+    client = make(buckets=Buckets(Settings(bucket_allowed_endpoints="https://other.example")))
+    submit(client, "wait")
+    job = status(client, submit(client, s3Config=BUCKET))
+    assert (job["status"], job["executionTime"]) == ("FAILED", 0)
+    assert job["error"].startswith("invalid_input: s3Config.endpointUrl is not one of the URLs")
