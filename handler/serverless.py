@@ -43,7 +43,7 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
             with reported(job_id):
                 own_job = Job(job_id, runner.parse(job.get("input")), job.get("s3Config"))
                 picture, outcome = runner.run(own_job, deadline, on_progress)
-                return reply.build(outcome, picture.png, shape)
+                return reply.build(outcome, picture.encoded, shape)
         except GenerationError as exc:
             return {"error": str(exc)}
 

@@ -21,7 +21,7 @@ LEVELS = (
 )
 BASE = LEVELS[0]  # its modules may import each other
 PURE_PARTS = {"workflow"}
-PURE_MODULES = {Path("comfyui/run.py"), Path("job/png.py"), Path("job/reply.py")}
+PURE_MODULES = {Path("comfyui/run.py"), Path("job/png.py"), Path("job/formats.py"), Path("job/reply.py")}
 IMPURE = {
     *("asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "requests", "runpod", "secrets", "socket"),
     *("subprocess", "tempfile", "threading", "time", "uuid", "websocket"),

@@ -12,19 +12,23 @@ import torch
 from comfy.cli_args import args
 from server import PromptServer
 
-from . import png
+from . import finish, png
 
 # A websocket message of a picture: event 1 (the server adds it), format 2 = PNG, the bytes
-# (ComfyUI 0.30 server.py send_image, protocol.py).
+# (ComfyUI 0.30 server.py send_image, protocol.py). ComfyUI itself sends no WebP; 3 is ours.
 IMAGE_EVENT = 1
-PNG_FORMAT = struct.pack(">I", 2)
+PNG_FORMAT, WEBP_FORMAT = struct.pack(">I", 2), struct.pack(">I", 3)
+PNG, WEBP = "png", "webp"
+MAX_PADDING = 512
 
 
 class SaveAlphaImageWebsocket:
-    """Sends each RGBA picture as a PNG over the websocket and reports its alpha.
+    """Sends each RGBA picture as a PNG or WebP over the websocket and reports its alpha.
 
     The `executed` message and the history carry, one entry per picture:
-    `{"alpha": [{…, "width", "height", "size_bytes"}]}` with the fields of `png.AlphaStatistics`.
+    `{"alpha": [{…, "width", "height", "size_bytes"}]}` with the fields of `png.AlphaStatistics`, which are those of
+    the whole picture, before it is trimmed or flattened. With `trim` or `padding`, an entry also has the `box` that was
+    kept, `{"left", "top", "width", "height"}` in pixels of the whole picture; `padding` is not part of it.
     """
 
     RETURN_TYPES = ()
@@ -45,6 +49,16 @@ class SaveAlphaImageWebsocket:
                     "BOOLEAN",
                     {"default": False, "tooltip": "Make the colour of fully transparent pixels black."},
                 ),
+                "format": ([PNG, WEBP], {"default": PNG, "tooltip": "Both are lossless. WebP has no metadata."}),
+                "trim": ("BOOLEAN", {"default": False, "tooltip": "Crop to the object; haze is ignored."}),
+                "padding": (
+                    "INT",
+                    {"default": 0, "min": 0, "max": MAX_PADDING, "tooltip": "Pixels added on each side, after trim."},
+                ),
+                "background": (
+                    "STRING",
+                    {"default": finish.TRANSPARENT, "tooltip": "transparent, or a colour as #rrggbb to draw it over."},
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -59,21 +73,33 @@ class SaveAlphaImageWebsocket:
         images: torch.Tensor,
         metadata: bool = False,
         zero_hidden_colour: bool = False,
+        format: str = PNG,  # noqa: A002 -- the name of the input
+        trim: bool = False,
+        padding: int = 0,
+        background: str = finish.TRANSPARENT,
         prompt: Mapping[str, Any] | None = None,
         extra_pnginfo: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Raises ValueError if a picture has no alpha channel or values that are not finite."""
+        """Raises ValueError for a picture without alpha or with values that are not finite, or a wrong background."""
         if images.shape[-1] != 4:
             raise ValueError(f"images have {images.shape[-1]} channels, expected 4 (red, green, blue, alpha)")
         server = PromptServer.instance
         text = _graph_as_text(prompt, extra_pnginfo) if metadata and not args.disable_metadata else {}
         reports = []
         for rgba, statistics in zip(images, png.alpha_statistics(images), strict=True):
-            message = b"".join((PNG_FORMAT, *png.parts(rgba, text, zero_hidden_colour)))
-            server.send_sync(IMAGE_EVENT, message, server.client_id)
             height, width = rgba.shape[:2]
+            box = finish.object_box(rgba) if trim else finish.Box(0, 0, width, height)
+            finished = finish.flattened(finish.cropped(rgba, box, padding), background)
+            if format == WEBP:
+                parts = [WEBP_FORMAT, finish.webp(finished, zero_hidden_colour)]
+            else:
+                parts = [PNG_FORMAT, *png.parts(finished, text, zero_hidden_colour)]
+            message = b"".join(parts)
+            server.send_sync(IMAGE_EVENT, message, server.client_id)
+            height, width = finished.shape[:2]
             sizes = {"width": width, "height": height, "size_bytes": len(message) - len(PNG_FORMAT)}
-            reports.append(asdict(statistics) | sizes)
+            kept = {"box": asdict(box)} if trim or padding else {}
+            reports.append(asdict(statistics) | sizes | kept)
         return {"ui": {"alpha": reports}}
 
 

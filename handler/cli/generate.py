@@ -45,8 +45,8 @@ def generate(  # noqa: PLR0917 -- the command line names them
         source = stack.enter_context(_source(settings, requests, url, endpoint, timeout))
         for number, (path, part) in enumerate(zip(outputs, parts, strict=True)):
             result = _draw_with_progress(source, number)
-            _write(path, part, result.png)
-            _report(path, len(result.png), result.info)
+            _write(path, part, result.encoded)
+            _report(path, len(result.encoded), result.info)
 
 
 @contextlib.contextmanager
@@ -92,9 +92,9 @@ def _part_of(output: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _write(output: Path, part: Path, png: bytes) -> None:
+def _write(output: Path, part: Path, encoded: bytes) -> None:
     try:
-        part.write_bytes(png)
+        part.write_bytes(encoded)
         part.replace(output)
     except OSError as exc:
         fail(f"{output} cannot be written: {exc.strerror}", EXIT_USAGE)

@@ -47,7 +47,7 @@ class Refused(CommandFailed):
 class Result:
     """A picture, with the reply's `info`."""
 
-    png: bytes
+    encoded: bytes
     info: Mapping[str, Any]
 
 
@@ -81,7 +81,7 @@ class Local:
 
         with reported("local"):
             picture, _ = self._runner.run(Job("local", self._requests[number]), Deadline(self._timeout_s), show)
-        return Result(picture.png, picture.info)
+        return Result(picture.encoded, picture.info)
 
 
 class Remote:
@@ -152,11 +152,11 @@ class Remote:
     def _result(self, output: Mapping[str, Any]) -> Result:
         try:
             info = json.loads(output["info"])
-            encoded = output.get("image_base64")
-            png = base64.b64decode(encoded, validate=True) if encoded else self._download(output["url"])
+            base64_text = output.get("image_base64")
+            encoded = base64.b64decode(base64_text, validate=True) if base64_text else self._download(output["url"])
         except (KeyError, TypeError, ValueError, binascii.Error) as exc:
             raise Refused("the job's output is not a reply of this worker") from exc
-        return Result(png, info)
+        return Result(encoded, info)
 
     def _download(self, url: str) -> bytes:
         """Downloads a picture from a bucket, without sending the API key."""

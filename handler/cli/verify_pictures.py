@@ -96,8 +96,8 @@ def draw(reference: Reference, generator: Generator, settings: Settings, on_step
         error="" if check["passed"] else f"{NotTransparent.code}: {check['reason']}",
         alpha=picture.info["alpha"],
         seconds=picture.info["seconds"],
-        sha256=hashlib.sha256(picture.png).hexdigest(),
-        png=picture.png,
+        sha256=hashlib.sha256(picture.encoded).hexdigest(),
+        png=picture.encoded,
     )
 
 

@@ -120,7 +120,7 @@ class ComfyClient:
             except GenerationError:
                 self._take_off(run.prompt_id)
                 raise
-            if run.pngs or run.error is not None or not run.from_history:
+            if run.pictures or run.error is not None or not run.from_history:
                 return run
             log.warning("picture lost, running again", extra={"prompt_id": run.prompt_id})
         raise ComfyCrashed(f"the connection to ComfyUI broke in {SUBMISSIONS} runs of the graph", begun=True)

@@ -15,7 +15,7 @@ from typing import Any
 from handler.errors import BadPicture, GenerationError, GpuBroken, JobCancelled, NodeFailed, OutOfMemory
 
 IMAGE_EVENT = 1
-PNG_FORMAT = 2
+PICTURE_FORMATS = (2, 3)  # PNG as in ComfyUI, and WebP as in our output node
 HEADER = struct.Struct(">II")
 # Texts of PyTorch 2.10: torch.OutOfMemoryError or torch.AcceleratorError on a GPU, RuntimeError of the allocator on
 # the CPU; and of its other CUDA errors, those of cuDNN and cuBLAS included.
@@ -33,9 +33,9 @@ class Message:
 
 @dataclass(frozen=True)
 class PictureFrame:
-    """A binary frame that carries a PNG."""
+    """A binary frame that carries a picture."""
 
-    png: bytes
+    encoded: bytes
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,11 @@ def parse_text(frame: str) -> Message | None:
 
 
 def parse_binary(frame: bytes) -> PictureFrame | None:
-    """Returns the PNG, or None for any other frame (preview, text, incomplete)."""
-    if len(frame) <= HEADER.size or HEADER.unpack_from(frame) != (IMAGE_EVENT, PNG_FORMAT):
+    """Returns the PNG or WebP, or None for any other frame (preview, text, incomplete)."""
+    if len(frame) <= HEADER.size:
+        return None
+    event, picture_format = HEADER.unpack_from(frame)
+    if event != IMAGE_EVENT or picture_format not in PICTURE_FORMATS:
         return None
     return PictureFrame(frame[HEADER.size :])
 
@@ -75,7 +78,7 @@ class Run:
     Attributes:
         prompt_id: ComfyUI's id of the run.
         output_node: id of the node whose pictures count.
-        pngs: pictures of the output node so far.
+        pictures: pictures of the output node so far, encoded.
         output: what the output node reported in its `executed` message.
         seconds: time spent in each node, by id.
         progress: progress of the sampler, while it runs.
@@ -88,7 +91,7 @@ class Run:
 
     prompt_id: str
     output_node: str
-    pngs: list[bytes] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
     output: Mapping[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     progress: Progress | None = None
@@ -104,8 +107,8 @@ class Run:
         """Processes the next frame, which arrived at `at_s` on a monotonic clock, in seconds."""
         self.unanswered = 0
         match frame:
-            case PictureFrame(png) if self._node == self.output_node:
-                self.pngs.append(png)
+            case PictureFrame(encoded) if self._node == self.output_node:
+                self.pictures.append(encoded)
             case Message(kind, data) if data.get("prompt_id") == self.prompt_id:
                 self._take(kind, data, at_s)
 
@@ -122,16 +125,16 @@ class Run:
         self.finished = self.from_history = True
 
     def result(self) -> tuple[bytes, Mapping[str, Any]]:
-        """Returns the PNG and the output node's report about it.
+        """Returns the encoded picture and the output node's report about it.
 
         Raises:
             GenerationError: the run failed, or did not produce exactly one picture.
         """
         if self.error is not None:
             raise self.error
-        if len(self.pngs) != 1 or self.output is None:
-            raise BadPicture(f"the workflow produced {len(self.pngs)} pictures, expected 1")
-        return self.pngs[0], self.output
+        if len(self.pictures) != 1 or self.output is None:
+            raise BadPicture(f"the workflow produced {len(self.pictures)} pictures, expected 1")
+        return self.pictures[0], self.output
 
     def _take(self, kind: str, data: Mapping[str, Any], at_s: float) -> None:
         match kind:

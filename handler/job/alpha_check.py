@@ -1,4 +1,4 @@
-"""Is the picture transparent? Decided from what the output node reports of its alpha, without decoding pixels."""
+"""What the output node reports of a picture: is it transparent, and which part was kept? No pixels are decoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -51,6 +51,18 @@ def alpha_of(output: Mapping[str, Any]) -> Alpha:
         case {"alpha": [dict(report)]} if all(_is_share(report.get(field.name)) for field in fields(Alpha)):
             return Alpha(**{field.name: report[field.name] for field in fields(Alpha)})
     raise BadPicture("the output node did not report the picture's alpha")
+
+
+def kept(output: Mapping[str, Any]) -> tuple[tuple[int, int] | None, Mapping[str, int] | None]:
+    """Returns the size of the picture that was sent, and the box that it shows; None if it was not trimmed or padded.
+
+    Args:
+        output: as for `alpha_of`.
+    """
+    match output:
+        case {"alpha": [{"box": dict(box), "width": int(width), "height": int(height)}]}:
+            return (width, height), box
+    return None, None
 
 
 def fault(alpha: Alpha, width: int, height: int) -> str | None:

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from handler import proxies
+from handler.job.formats import media_type
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -61,14 +62,14 @@ class Bucket:
     public_url: str | None
     lifetime_s: int
 
-    def put(self, filename: str, png: bytes) -> str:
+    def put(self, filename: str, encoded: bytes) -> str:
         """Uploads a picture under the prefix and its name, and returns its URL.
 
         Raises:
             BucketUnavailable: it could not be uploaded.
         """
         with _reasons():
-            return self._put(self._key(filename), png, "image/png")
+            return self._put(self._key(filename), encoded, media_type(filename))
 
     def check(self) -> None:
         """Writes one small object, reads it through the URL that callers get, and deletes it.

@@ -1,7 +1,6 @@
 """One job, from request to checked picture. Start reading here."""
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +24,8 @@ from handler.errors import (
     NoGpu,
     NotTransparent,
 )
-from handler.job import alpha_check, fitness, seeds
-from handler.job.picture import Picture
-from handler.job.png import check_png, size_of
+from handler.job import alpha_check, fitness, formats, seeds
+from handler.job.picture import Picture, new_filename
 from handler.job.profiles import missing_models
 from handler.settings import Settings
 from handler.weights import embeddings, locate
@@ -92,9 +90,11 @@ class Generator:
         graph = workflow.render({**drawing.request.values, **random_values})
         asked_s = time.monotonic()
         run, client, ready_s = self._draw(graph, drawing)
-        png, report = run.result()
-        width, height = workflow.size(graph) if workflow.keeps_size else size_of(png)
-        check_png(png, width, height)
+        encoded, report = run.result()
+        drawn = workflow.size(graph) if workflow.keeps_size else None
+        sent, box = alpha_check.kept(report)
+        sent = sent or drawn or formats.size_of(encoded)
+        width, height = drawn or sent
         alpha = alpha_check.alpha_of(report)
         info = {
             **workflow.info(graph) | {"width": width, "height": height},
@@ -102,11 +102,14 @@ class Generator:
             "profile": workflow.profile,
             "device": client.device,
             "alpha": asdict(alpha),
+            "picture": formats.checked(encoded, *sent) | ({} if box is None else {"box": box}),
             "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
             "attempts": drawing.attempts.count,
             "seconds": self._seconds(run, ready_s - asked_s, drawing.started_s),
         }
-        return Picture(png, _filename(), random_values, info), alpha_check.fault(alpha, width, height)
+        return Picture(encoded, new_filename(formats.suffix_of(encoded)), random_values, info), alpha_check.fault(
+            alpha, width, height
+        )
 
     @property
     def fitness_checks(self) -> list[Callable[[], None]]:
@@ -245,7 +248,3 @@ class _Drawing:
     on_progress: OnProgress | None
     attempts: Attempts
     started_s: float
-
-
-def _filename() -> str:
-    return f"alpha_{int(time.time())}_{secrets.token_hex(3)}.png"

@@ -1,5 +1,7 @@
 """A finished picture, and what is known about it."""
 
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -10,13 +12,13 @@ class Picture:
     """A checked picture.
 
     Attributes:
-        png: 8-bit RGBA.
-        filename: `alpha_<unix seconds>_<6 hex digits>.png`.
+        encoded: 8-bit RGBA as PNG or lossless WebP.
+        filename: `alpha_<unix seconds>_<6 hex digits>.png`, or `.webp`.
         random_values: the random parameters of the request (the seed) with the values that were used.
         info: how the picture was made; JSON values.
     """
 
-    png: bytes
+    encoded: bytes
     filename: str
     random_values: Mapping[str, Any]
     info: Mapping[str, Any]
@@ -50,3 +52,8 @@ class Outcome:
         """Returns the outcome that `to_json` described; before 0.2.0, `random_values` was stored as `drawn`."""
         renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
         return cls(**renamed)
+
+
+def new_filename(suffix: str) -> str:
+    """Returns a name for a picture that was made now; its random part makes it unique."""
+    return f"alpha_{int(time.time())}_{secrets.token_hex(3)}.{suffix}"

@@ -92,7 +92,7 @@ def reported(job_id: str) -> Iterator[None]:
 
 def _stored(bucket: Bucket, picture: Picture, job_id: str) -> str | None:
     try:
-        return bucket.put(picture.filename, picture.png)
+        return bucket.put(picture.filename, picture.encoded)
     except BucketUnavailable as exc:
         log.error("picture not stored", extra={"job_id": job_id, "reason": str(exc)})  # noqa: TRY400
         return None

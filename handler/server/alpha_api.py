@@ -1,4 +1,4 @@
-"""The alpha API: one request, one response, and the PNG under its own URL."""
+"""The alpha API: one request, one response, and the picture under its own URL."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from handler.errors import ComfyUnavailable, GenerationError, JobCancelled
+from handler.job.formats import MEDIA_TYPES, media_type
 from handler.server.dispatcher import Dispatcher
 from handler.server.errors import JobFailed, NotFound
 from handler.server.job_record import JobRecord, JobRequest
@@ -20,12 +21,12 @@ TTL_S = 3600.0
 YEAR_S = 31_536_000
 
 TXT2IMG_BODY = json_body({"type": "object"}, {"a picture": INPUT})
-PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+PICTURE = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 FILE_DOCS: Docs = {
-    200: {"description": "the PNG", "content": PNG},
-    206: {"description": "the bytes that `Range` asks for", "content": PNG},
-    304: {"description": "the caller already has the PNG (`If-None-Match`)"},
-    416: {"description": "`Range` is outside the PNG"},
+    200: {"description": "the picture", "content": PICTURE},
+    206: {"description": "the bytes that `Range` asks for", "content": PICTURE},
+    304: {"description": "the caller already has the picture (`If-None-Match`)"},
+    416: {"description": "`Range` is outside the picture"},
 }
 
 router = APIRouter()
@@ -59,7 +60,7 @@ async def file(service: ServiceOf, request: Request, filename: str) -> Response:
     found = await asyncio.to_thread(service.pictures.find, filename)
     if found is None:
         raise NotFound("unknown filename or expired picture")
-    response = FileResponse(found.path, media_type="image/png", stat_result=found.stat)
+    response = FileResponse(found.path, media_type=media_type(filename), stat_result=found.stat)
     visibility = "private" if service.settings.keys() else "public"
     response.headers["Cache-Control"] = f"{visibility}, max-age={YEAR_S}, immutable"
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from handler.errors import StorageUnavailable
 
-NAME = re.compile(r"alpha_[0-9]{1,12}_[0-9a-f]{6}\.png")
+NAME = re.compile(r"alpha_[0-9]{1,12}_[0-9a-f]{6}\.(?:png|webp)")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PictureStore:
         except OSError as exc:
             raise StorageUnavailable(f"the folder of pictures cannot be created: {exc.strerror}") from exc
 
-    def put(self, filename: str, png: bytes) -> None:
+    def put(self, filename: str, encoded: bytes) -> None:
         """Stores a picture completely or not at all.
 
         Raises:
@@ -43,7 +43,7 @@ class PictureStore:
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as part:
                 try:
-                    part.write(png)
+                    part.write(encoded)
                     part.flush()
                     os.fsync(part.fileno())
                     Path(part.name).replace(self._folder / filename)
@@ -64,7 +64,7 @@ class PictureStore:
             return None
 
     def read(self, filename: str) -> bytes | None:
-        """Returns the PNG, or None if `find` does."""
+        """Returns the picture, encoded, or None if `find` does."""
         found = self.find(filename)
         try:
             return found.path.read_bytes() if found else None

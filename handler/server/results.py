@@ -84,7 +84,7 @@ class Results:
 
     def _complete(self, running: RunningJob, picture: Picture, outcome: Outcome) -> None:
         if outcome.url is None:
-            self._pictures.put(picture.filename, picture.png)
+            self._pictures.put(picture.filename, picture.encoded)
         if running.is_cancelled or not self._store.complete(running.id, outcome):
             self._pictures.delete(picture.filename)
             raise CANCELLED

@@ -67,7 +67,7 @@ class RunningJob:
             request = runner.parse(job.input) if self._request is None else self._request
             picture, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
             if job.is_sent_as_base64:
-                reply.check_size(outcome, picture.png, shape)
+                reply.check_size(outcome, picture.encoded, shape)
         return picture, outcome
 
     def _on_progress(self, run: Run) -> None:

@@ -56,9 +56,11 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
     faults: list[Finding | str] = []
     try:
         output_node = outputs.find(graph, output["node"])
-        graph = outputs.with_own_output(graph, output_node)
+        defaults = {each.input: each.default for each in parameters if each.node == output["node"] and each.input}
+        graph = outputs.with_own_output(graph, output_node, output["node"], defaults)
     except outputs.NoOutput as exc:
         faults.append(exc.finding)
+        parameters = tuple(each for each in parameters if each.node != output["node"])  # one line is enough
     places = Places(Links(graph))
     changes = {
         Place(title, key): literal

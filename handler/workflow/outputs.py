@@ -1,6 +1,8 @@
 """Which node of a graph sends the picture, and what of the graph has to run for it."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 from handler.workflow import transparency
 from handler.workflow.graph import Finding, Graph, Links
@@ -46,12 +48,22 @@ def find(graph: Graph, title: str) -> str:
     raise NoOutput(Finding(title, fact, f"add a {OUTPUT_CLASS} node and connect {source}"))
 
 
-def with_own_output(graph: Graph, output: str) -> Graph:
-    """Returns the graph with a node in place of a SaveImage or PreviewImage that sends the picture and its alpha."""
-    if graph[output]["class_type"] not in PICTURE_OUTPUTS:
+def with_own_output(graph: Graph, output: str, title: str, defaults: Mapping[str, Any]) -> Graph:
+    """Returns the graph with an output node that sends the picture and its alpha.
+
+    Args:
+        output: id of the node; a SaveImage or PreviewImage is replaced.
+        title: the new title of the node.
+        defaults: values of the inputs that it does not have.
+    """
+    node = graph[output]
+    if node["class_type"] not in {OUTPUT_CLASS, *PICTURE_OUTPUTS}:
         return graph
-    images = {name: link for name, link in graph[output]["inputs"].items() if name == "images"}
-    return {**graph, output: {**graph[output], "class_type": OUTPUT_CLASS, "inputs": images}}
+    inputs = node["inputs"]
+    if node["class_type"] in PICTURE_OUTPUTS:
+        inputs = {name: link for name, link in inputs.items() if name == "images"}
+    own = {"class_type": OUTPUT_CLASS, "inputs": {**defaults, **inputs}, "_meta": {"title": title}}
+    return {**graph, output: {**node, **own}}
 
 
 def needed(graph: Graph, output: str) -> Graph:

@@ -64,7 +64,7 @@ class Parameter:
         description: what it means, for callers.
         expected: which values are accepted, in words, if the schema's keywords do not say it.
         aliases: names that other services use for it; an unknown field of such a name is an error that suggests ours.
-        default: the default, if it is not an input of the graph; None if it has none.
+        default: the default, if it is not an input of the graph, or one that the output node may lack; else None.
         presets: the values of other parameters that each value of this one stands for.
     """
 

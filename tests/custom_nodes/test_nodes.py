@@ -207,6 +207,10 @@ def test_output_nodes_new_inputs_are_optional_and_off():
     assert {name: options["default"] for name, (_, options) in inputs["optional"].items()} == {
         "metadata": False,
         "zero_hidden_colour": False,
+        "format": "png",
+        "trim": False,
+        "padding": 0,
+        "background": "transparent",
     }
     assert inputs["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 

@@ -100,7 +100,7 @@ def test_lost_frames_are_recovered(fault):
         if fault == "lose picture":
             # The run ends properly, but ComfyUI sent no picture, so there is none to fetch.
             finished = run(server)
-            assert finished.pngs == []
+            assert finished.pictures == []
             assert len(server.submissions) == 1
             return
         png, _ = run(server).result()

@@ -128,14 +128,14 @@ def test_a_picture_of_another_node_is_not_the_result():
         if isinstance(frame, Message) and frame.type == "executing" and frame.data["node"] == "9":
             break
         run.receive(frame, at_s)
-    assert run.pngs == []
+    assert run.pictures == []
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_any_number_of_pictures_except_one_is_an_error(count):
     """A run with no picture, or with two, has no result."""
     run = replay("success")
-    run.pngs = run.pngs * count
+    run.pictures = run.pictures * count
     with pytest.raises(BadPicture, match=f"produced {count} pictures"):
         run.result()
 
@@ -174,9 +174,11 @@ def test_any_text_is_a_message_or_nothing(text):
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_picture_or_nothing(frame):
-    """Bytes that are not a PNG frame are ignored and raise nothing."""
+    """Bytes that are neither a PNG frame nor a WebP frame are ignored and raise nothing."""
     parsed = parse_binary(frame)
-    assert (parsed is not None) == (frame[:8] == struct.pack(">II", 1, 2) and len(frame) > 8)
+    assert (parsed is not None) == (
+        frame[:8] in {struct.pack(">II", 1, 2), struct.pack(">II", 1, 3)} and len(frame) > 8
+    )
 
 
 @given(st.sampled_from(["executing", "executed", "progress", "execution_error", "execution_interrupted"]), st.data())

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from handler.errors import ReplyTooLarge
-from handler.job import reply
+from handler.job import formats, reply
 from handler.job.picture import Outcome, Picture
 from handler.job.reply import Shape
 from handler.settings import Settings
@@ -96,7 +96,7 @@ def test_the_size_is_computed_as_the_reply_is_built(png, limit):
 def test_checking_the_size_encodes_nothing(png, monkeypatch):
     """A picture that fits is neither encoded nor compressed."""
     monkeypatch.setattr(reply, "base64", None)
-    monkeypatch.setattr(reply, "recompress", None)
+    monkeypatch.setattr(formats.png, "recompress", None)
     reply.check_size(OUTCOME, png, Shape(10**7))
 
 

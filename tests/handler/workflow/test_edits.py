@@ -249,13 +249,16 @@ def test_a_profile_changes_values_behind_links(edited):
 @pytest.mark.parametrize("title", ["Alpha PNG", "Save Image"])
 @pytest.mark.parametrize("kind", ["SaveImage", "PreviewImage"])
 def test_a_saving_node_is_taken_for_the_output(edited, kind, title):
-    """Its picture is sent, nothing is written, and the stored graph keeps the node."""
+    """Its picture is sent, nothing is written, and requests can set the inputs of our output node."""
 
     def edit(graph):
         graph["9"] = node(title, kind, images=["8", 0], filename_prefix="ComfyUI")
 
     workflow = edited(edit)
-    assert workflow.render({})["9"] == node(title, "SaveAlphaImageWebsocket", images=["8", 0])
+    defaults = {"format": "png", "trim": False, "padding": 0, "background": "transparent"}
+    own = node("Alpha PNG", "SaveAlphaImageWebsocket", images=["8", 0], **defaults)
+    assert workflow.render({})["9"] == own
+    assert workflow.render({"trim": True})["9"]["inputs"] == own["inputs"] | {"trim": True}
     assert workflow.findings(merged=False) == []
 
 
