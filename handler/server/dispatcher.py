@@ -205,7 +205,7 @@ class Dispatcher:
             if record is None:
                 return None
             request = self._requests.pop(record.id, None)
-            self._running = RunningJob(record, request, self._settings.job_timeout_s)
+            self._running = RunningJob(record, request, self._settings.job_timeout_s, self._store.now())
             return self._running
 
     async def _run(self, running: RunningJob) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from handler.errors import GenerationError, InternalError, InvalidInput, JobCancelled, JobTimeout
 from handler.job.picture import Outcome
+from handler.server.clock import steady
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_database import JobDatabase
 from handler.server.job_record import JobRecord, JobRequest, Status
@@ -23,9 +23,12 @@ class JobStore:
     """All jobs that are queued, running, or finished with a result that has not expired.
 
     Safe to use from several threads. Every method raises StorageUnavailable if SQLite fails.
+
+    Attributes:
+        now: the clock of all times in it, seconds since 1970.
     """
 
-    def __init__(self, path: Path, queue_limit: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, queue_limit: int, now: Callable[[], float] | None = None) -> None:
         """Opens the file, or creates it.
 
         Jobs that were running when the last program died are queued again; if that was their second attempt,
@@ -33,10 +36,10 @@ class JobStore:
 
         Args:
             queue_limit: maximum number of queued jobs.
-            now: the clock.
+            now: the clock; a steady one by default.
         """
         self._queue_limit = queue_limit
-        self._now = now
+        self.now = now or steady()
         self._database = JobDatabase(path)
         self._transaction = self._database.transaction
         self.close = self._database.close
@@ -73,7 +76,7 @@ class JobStore:
             row = db.execute(
                 "UPDATE jobs SET status = ?, started_s = ?, attempts = attempts + 1 WHERE number ="
                 " (SELECT min(number) FROM jobs WHERE status = ? AND ends_s > ?) RETURNING *",
-                (Status.IN_PROGRESS, self._now(), Status.IN_QUEUE, self._now()),
+                (Status.IN_PROGRESS, self.now(), Status.IN_QUEUE, self.now()),
             ).fetchone()
             return _record(row) if row else None
 
@@ -116,7 +119,7 @@ class JobStore:
             Conflict: the job has neither failed nor timed out.
             QueueFull: the queue is full.
         """
-        now_s = self._now()
+        now_s = self.now()
         with self._transaction() as db:
             record = self._get(db, job_id)
             if record.status not in RETRYABLE:
@@ -170,7 +173,7 @@ class JobStore:
         Returns:
             Ids of the jobs that were queued longer than their time to live, and have now timed out.
         """
-        now_s = self._now()
+        now_s = self.now()
         overdue = "status = ? AND ends_s <= ?"
         with self._transaction() as db:
             rows = db.execute(f"SELECT id FROM jobs WHERE {overdue}", (Status.IN_QUEUE, now_s)).fetchall()  # noqa: S608
@@ -185,7 +188,7 @@ class JobStore:
             return [row["id"] for row in rows]
 
     def _insert(self, db: sqlite3.Connection, job_id: str, request: JobRequest, keep_s: float) -> None:
-        now_s = self._now()
+        now_s = self.now()
         db.execute(
             "INSERT INTO jobs (id, status, request, has_webhook, keep_s, created_s, ends_s)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -203,13 +206,13 @@ class JobStore:
         return db.execute(
             "UPDATE jobs SET status = ?, finished_s = ?, outcome = ?,"  # noqa: S608 -- `where` is one of ours
             f" webhook_due = has_webhook WHERE {where}",
-            (status, self._now(), json.dumps(outcome), *values),
+            (status, self.now(), json.dumps(outcome), *values),
         ).rowcount
 
     def _get(self, db: sqlite3.Connection, job_id: str) -> JobRecord:
         row = db.execute(
             "SELECT * FROM jobs WHERE id = ? AND (finished_s IS NULL OR finished_s + keep_s > ?)",
-            (job_id, self._now()),
+            (job_id, self.now()),
         ).fetchone()
         if row is None:
             raise NotFound("unknown job id or expired result")

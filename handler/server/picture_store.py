@@ -4,12 +4,12 @@ import contextlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from handler.errors import StorageUnavailable
+from handler.server.clock import steady
 
 NAME = re.compile(r"alpha_[0-9]{1,12}_[0-9a-f]{6}\.(?:png|webp)")
 
@@ -25,10 +25,10 @@ class Found:
 class PictureStore:
     """Stores pictures under the names that the worker gave them. Safe to use from several threads."""
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, now: Callable[[], float] | None = None) -> None:
         """Creates the folder if it does not exist; raises StorageUnavailable if it cannot."""
         self._folder = folder
-        self._now = now
+        self._now = now or steady()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -45,6 +45,7 @@ class PictureStore:
                 try:
                     part.write(encoded)
                     part.flush()
+                    os.utime(part.fileno(), (self._now(), self._now()))  # `expire` goes by the same clock
                     os.fsync(part.fileno())
                     Path(part.name).replace(self._folder / filename)
                 except BaseException:

@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import time
 
 from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
@@ -26,14 +25,15 @@ class RunningJob:
         progress: the sampler's last step; None before the first.
     """
 
-    def __init__(self, record: JobRecord, request: Request | None, timeout_s: float) -> None:
+    def __init__(self, record: JobRecord, request: Request | None, timeout_s: float, now_s: float) -> None:
         """Starts the job's deadline.
 
         Args:
             request: its checked input; None if it was accepted before this start of the server, or is retried.
             timeout_s: maximum time on the worker; the job's own limits may be shorter.
+            now_s: the time on the job store's clock.
         """
-        limits_s = [timeout_s, record.ends_s - time.time()]
+        limits_s = [timeout_s, record.ends_s - now_s]
         if record.request.execution_timeout_s is not None:
             limits_s.append(record.request.execution_timeout_s)
         self.id = record.id
