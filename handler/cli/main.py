@@ -1,4 +1,4 @@
-"""The command line: `layerdiffuse-alpha worker | serve | generate | models | doctor | verify`. Default: worker."""
+"""The command line: worker (default), serve, generate, models, doctor, verify, workflow."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ from types import FrameType
 import typer
 
 from handler import proxies
-from handler.cli import doctor, generate, models, serve, verify, worker
+from handler.cli import doctor, generate, models, serve, verify, worker, workflow
 from handler.cli.terminal import Commands
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
 app.add_typer(models.app, name="models")
+app.add_typer(workflow.app, name="workflow")
 
 
 def main() -> None:

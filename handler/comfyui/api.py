@@ -56,6 +56,10 @@ class ComfyApi:
         """Returns versions and devices."""
         return self._json("GET", "/system_stats")
 
+    def node_classes(self) -> Any:
+        """Returns /object_info: the inputs and outputs of every class."""
+        return self._json("GET", "/object_info")
+
     def submit(self, graph: Graph, client_id: str, prompt_id: str, timeout_s: float) -> None:
         """Queues the graph as the run `prompt_id`.
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import websocket
 
@@ -124,6 +125,10 @@ class ComfyClient:
                 return run
             log.warning("picture lost, running again", extra={"prompt_id": run.prompt_id})
         raise ComfyCrashed(f"the connection to ComfyUI broke in {SUBMISSIONS} runs of the graph", begun=True)
+
+    def node_classes(self) -> Any:
+        """Returns what ComfyUI says about its node classes; raises NoAnswer if it does not answer."""
+        return self._api.node_classes()
 
     def free(self) -> None:
         """Makes ComfyUI release the models and the memory that it can."""

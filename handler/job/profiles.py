@@ -1,11 +1,9 @@
 """Reads the stored workflow, chooses the profile that it runs with, and refuses one that cannot be transparent."""
 
-import json
 import logging
-from pathlib import Path
-from typing import Any
 
 from handler.errors import WorkflowInvalid
+from handler.job import stored_workflows
 from handler.settings import Settings
 from handler.weights import header, locate
 from handler.workflow.build import NO_OVERRIDES, build
@@ -78,17 +76,7 @@ def missing_models(workflow: Workflow, settings: Settings) -> list[ModelFile]:
 
 
 def _load(settings: Settings, profile: str) -> Workflow:
-    folder = settings.workflows_dir
-    overrides = NO_OVERRIDES if profile == STORED_PROFILE else _read(folder / "profiles" / f"{profile}.json")
-    graph = _read(folder / f"{settings.workflow}.json")
-    params = _read(folder / f"{settings.workflow}.params.json")
-    return build(settings.workflow, graph, params, profile, overrides)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as exc:
-        raise WorkflowInvalid(f"{path.name} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise WorkflowInvalid(f"{path.name} is not JSON: {exc}") from exc
+    name = settings.workflow
+    overrides = NO_OVERRIDES if profile == STORED_PROFILE else stored_workflows.profile(settings, profile)
+    graph, params = stored_workflows.graph(settings, name), stored_workflows.params(settings, name)
+    return build(name, graph, params, profile, overrides)

@@ -1,0 +1,107 @@
+"""`layerdiffuse-alpha workflow lint | format | list | show`: the stored workflows."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, Commands, fail, settings
+from handler.errors import WorkflowInvalid
+from handler.job import profiles, stored_workflows
+from handler.settings import Settings
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Checks and shows the stored workflows.")
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Stored workflows.", show_default="all")]
+console = Console(highlight=False, soft_wrap=True)
+
+
+@app.command()
+def lint(chosen: Names = None) -> None:
+    """Checks workflows without ComfyUI, against a recording of its node classes; prints one finding per line.
+
+    Exit status: 0 jobs can run, 1 they cannot, 2 there is no such workflow.
+    """
+    found = settings()
+    failed = False
+    for name in _names(found, chosen):
+        errors, warnings = _findings(found, name)
+        failed |= bool(errors)
+        for error in errors:
+            console.print(f"{name}: {error}", markup=False)
+        for warning in warnings:
+            console.print(f"{name}: warning: {warning}", markup=False)
+        if not errors:
+            console.print(f"{name}: ok", markup=False)
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command("format")
+def format_files(
+    chosen: Names = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 1 if a file would change.")] = False,
+) -> None:
+    """Writes graphs in the form of our tools, with a value for every widget."""
+    found = settings()
+    changes = False
+    for name in _names(found, chosen):
+        path = found.workflows_dir / f"{name}.json"
+        text = stored_workflows.formatted(found, stored_workflows.graph(found, name))
+        if text != path.read_text("utf-8"):
+            changes = True
+            console.print(f"{path.name} {'would change' if check else 'written'}", markup=False)
+            if not check:
+                stored_workflows.write(path, text)
+    raise typer.Exit(EXIT_FAILED if changes and check else 0)
+
+
+@app.command("list")
+def list_workflows() -> None:
+    """Lists the stored workflows and their profiles."""
+    found = settings()
+    for name in stored_workflows.names(found):
+        console.print(name, markup=False)
+    profile_names = [profiles.STORED_PROFILE, *stored_workflows.profile_names(found)]
+    console.print(f"profiles: {', '.join(profile_names)}", markup=False)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A stored workflow.")] = "txt2img_alpha") -> None:
+    """Shows what callers may set in a workflow, and which weight files it needs."""
+    found = settings()
+    _names(found, [name])
+    profile = profiles.STORED_PROFILE if found.profile == "auto" else found.profile
+    workflow = profiles.read(found.model_copy(update={"workflow": name, "profile": profile}))
+    defaults = workflow.input_schema()["properties"]
+    table = Table("field", "node", "input", "default", "accepts", box=None, pad_edge=False)
+    for parameter in workflow.parameters:
+        default = "random" if parameter.random else defaults[parameter.name].get("default", "")
+        default = "required" if parameter.required else str(default)
+        table.add_row(parameter.name, parameter.node or "", parameter.input or "", default, parameter.expectation())
+    console.print(table)
+    console.print(f"profile {workflow.profile}; weights: {', '.join(map(str, workflow.models))}", markup=False)
+
+
+def _names(found: Settings, chosen: list[str] | None) -> list[str]:
+    known = stored_workflows.names(found)
+    for name in chosen or []:
+        if name not in known:
+            fail(f"no workflow is named {name}; there are {', '.join(known)}", EXIT_USAGE)
+    return chosen or known
+
+
+def _findings(found: Settings, name: str) -> tuple[list[str], list[str]]:
+    """Returns the errors and warnings about a workflow, with every profile that it must run with."""
+    errors: list[str] = []
+    for profile in stored_workflows.profile_names(found):
+        try:
+            profiles.read(found.model_copy(update={"workflow": name, "profile": profile}))
+        except WorkflowInvalid as exc:
+            errors += [f"profile {profile}: {fault}" for fault in exc.details or [exc.message]]
+    try:
+        stored = profiles.read(found.model_copy(update={"workflow": name, "profile": profiles.STORED_PROFILE}))
+    except WorkflowInvalid as exc:
+        return list(exc.details) or [exc.message], []
+    faults, warnings = stored_workflows.lint(found, stored)
+    return list(dict.fromkeys([*map(str, faults), *errors])), list(map(str, warnings))
