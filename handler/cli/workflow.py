@@ -74,7 +74,10 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A stored work
     profile = profiles.STORED_PROFILE if found.profile == "auto" else found.profile
     workflow = profiles.read(found.model_copy(update={"workflow": name, "profile": profile}))
     defaults = workflow.input_schema()["properties"]
-    table = Table("field", "node", "input", "default", "accepts", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("field", "node", "input", "default"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("accepts")
     for parameter in workflow.parameters:
         default = "random" if parameter.random else defaults[parameter.name].get("default", "")
         default = "required" if parameter.required else str(default)

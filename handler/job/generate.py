@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from handler.errors import (
     NotTransparent,
 )
 from handler.job import alpha_check, fitness, formats, seeds
-from handler.job.picture import Picture, new_filename
+from handler.job.picture import Picture, new_filename, stage_seconds
 from handler.job.profiles import missing_models
 from handler.settings import Settings
 from handler.weights import embeddings, locate
@@ -49,6 +49,10 @@ class Generator:
         self._settings = settings
         self._gpu_checked = False
 
+    def use(self, workflow: Workflow) -> None:
+        """Draws the next jobs with another workflow; a job that is running keeps the one that it began with."""
+        self._workflow = workflow
+
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
         return self._workflow.parse(raw, lambda name: embeddings.fault(name, self._workflow.models, self._settings))
@@ -68,12 +72,12 @@ class Generator:
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the reason why there is no picture; the next job works.
         """
-        drawing = _Drawing(request, deadline, on_progress, Attempts(request), time.monotonic())
+        drawing = _Drawing(self._workflow, request, deadline, on_progress, Attempts(request), time.monotonic())
         self._check_machine()
-        values = seeds.of(request, self._workflow.parameters)
+        values = seeds.of(request, drawing.workflow.parameters)
         picture, fault = self._picture(drawing, values)
         refused: dict[str, Any] = {}
-        following = seeds.following(values, request, self._workflow.parameters)
+        following = seeds.following(values, request, drawing.workflow.parameters)
         if fault is not None and following is not None and self._settings.alpha_check == "retry":
             log.warning("picture refused, drawing once more", extra={**values, "reason": fault})
             refused = {"refused": {**values, "reason": fault}}
@@ -86,7 +90,7 @@ class Generator:
 
     def _picture(self, drawing: "_Drawing", random_values: seeds.Values) -> tuple[Picture, str | None]:
         """Returns a picture, and why it is not a transparent one: None if it is."""
-        workflow = self._workflow
+        workflow = drawing.workflow
         graph = workflow.render({**drawing.request.values, **random_values})
         asked_s = time.monotonic()
         run, client, ready_s = self._draw(graph, drawing)
@@ -105,11 +109,10 @@ class Generator:
             "picture": formats.checked(encoded, *sent) | ({} if box is None else {"box": box}),
             "versions": {"layerdiffuse_alpha": handler.__version__, **client.versions},
             "attempts": drawing.attempts.count,
-            "seconds": self._seconds(run, ready_s - asked_s, drawing.started_s),
+            "seconds": stage_seconds(workflow, run, ready_s - asked_s, drawing.started_s),
         }
-        return Picture(encoded, new_filename(formats.suffix_of(encoded)), random_values, info), alpha_check.fault(
-            alpha, width, height
-        )
+        filename = new_filename(formats.suffix_of(encoded))
+        return Picture(encoded, filename, random_values, info), alpha_check.fault(alpha, width, height)
 
     @property
     def fitness_checks(self) -> list[Callable[[], None]]:
@@ -223,7 +226,7 @@ class Generator:
             client = self._client(drawing.deadline)
             ready_s = time.monotonic()
             try:
-                run = client.run(graph, self._workflow.output_node, drawing.deadline, drawing.on_progress)
+                run = client.run(graph, drawing.workflow.output_node, drawing.deadline, drawing.on_progress)
                 run.result()
             except GenerationError as exc:
                 self.comfyui.recover(client, exc, drawing.attempts)
@@ -231,18 +234,10 @@ class Generator:
                 self.comfyui.drew()
                 return run, client, ready_s
 
-    def _seconds(self, run: Run, waited_s: float, started_s: float) -> Mapping[str, float]:
-        """Returns the seconds per stage: the wait for ComfyUI, each node by its title, the whole job."""
-        seconds = {
-            "comfyui_ready": waited_s,
-            **{self._workflow.titles[node]: node_s for node, node_s in run.seconds.items()},
-            "total": time.monotonic() - started_s,
-        }
-        return {stage: round(value, 4) for stage, value in seconds.items()}
-
 
 @dataclass(frozen=True)
 class _Drawing:
+    workflow: Workflow
     request: Request
     deadline: Deadline
     on_progress: OnProgress | None

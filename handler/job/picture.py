@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from handler.comfyui.run import Run
+from handler.workflow.workflow import Workflow
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -57,3 +60,10 @@ class Outcome:
 def new_filename(suffix: str) -> str:
     """Returns a name for a picture that was made now; its random part makes it unique."""
     return f"alpha_{int(time.time())}_{secrets.token_hex(3)}.{suffix}"
+
+
+def stage_seconds(workflow: Workflow, run: Run, waited_s: float, started_s: float) -> Mapping[str, float]:
+    """Returns the seconds of waiting for ComfyUI, of each node by its title, and of the whole job."""
+    nodes = {workflow.titles[node]: node_s for node, node_s in run.seconds.items()}
+    seconds = {"comfyui_ready": waited_s, **nodes, "total": time.monotonic() - started_s}
+    return {stage: round(value, 4) for stage, value in seconds.items()}

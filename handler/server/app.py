@@ -19,11 +19,13 @@ def make_app(service: Service) -> FastAPI:
     settings = service.settings
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         readiness = service.readiness
         async with service.dispatcher.running(lambda: readiness.can_draw, readiness.comfyui.stop):
             preparation = background.start(readiness.prepare())
+            watch = background.start(service.watch.run(lambda: openapi.forget(app)))
             yield
+            watch.cancel()
             service.dispatcher.stop()
             preparation.cancel()
 

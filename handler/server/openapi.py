@@ -1,6 +1,6 @@
 """What /openapi.json says besides the pydantic models: examples of errors, the input's own schema, keys."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -101,16 +101,21 @@ def json_body(schema: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[st
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "examples": named}}}}
 
 
-def install(app: FastAPI, input_schema: dict[str, Any]) -> None:
+def install(app: FastAPI, input_schema: Callable[[], dict[str, Any]]) -> None:
     """Makes the application describe a job's input with the workflow's own schema."""
     original = app.openapi
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(original(), input_schema)
+            _complete(original(), input_schema())
         return app.openapi_schema or {}
 
     app.openapi = described  # type: ignore[method-assign]
+
+
+def forget(app: FastAPI) -> None:
+    """Makes the application describe itself anew, after the workflow has changed."""
+    app.openapi_schema = None
 
 
 def _complete(description: dict[str, Any], input_schema: dict[str, Any]) -> None:

@@ -160,10 +160,15 @@ class WorkerCounts(BaseModel):
 
 
 class Health(BaseModel):
-    """Counts of jobs and workers."""
+    """Counts of jobs and workers, and whether a changed workflow was refused."""
 
     jobs: JobCounts
     workers: WorkerCounts
+    workflow_refused: str | None = Field(
+        None,
+        serialization_alias="workflowRefused",
+        description="why the stored workflow on disk is not in use; the last good one is",
+    )
 
 
 class Txt2ImgReply(BaseModel):

@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from handler.errors import StorageUnavailable
+from handler.job import profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
@@ -25,6 +26,7 @@ from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
 from handler.server.service import Service
+from handler.server.workflow_watch import WorkflowWatch
 from handler.settings import Settings
 
 REQUESTS_STOP_S = 3  # after a stop signal, for requests that are being handled
@@ -78,7 +80,8 @@ def serve(generator: Generator, settings: Settings) -> None:
                 pictures=pictures,
                 metrics=metrics,
                 readiness=Readiness(generator.prepare, comfyui),
-                input_schema=generator.input_schema(),
+                input_schema=generator.input_schema,
+                watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),
             )
             host, port, *_ = listener.getsockname()
             log.info(

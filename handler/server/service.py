@@ -1,5 +1,6 @@
 """What the routes depend on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
+from handler.server.workflow_watch import WorkflowWatch
 from handler.settings import Settings
 
 
@@ -18,7 +20,8 @@ class Service:
     """The parts of one server.
 
     Attributes:
-        input_schema: JSON Schema of a job's input.
+        input_schema: returns the JSON Schema of a job's input.
+        watch: takes over changes of the stored workflow.
     """
 
     settings: Settings
@@ -27,7 +30,8 @@ class Service:
     pictures: PictureStore
     metrics: Metrics
     readiness: Readiness
-    input_schema: dict[str, Any]
+    input_schema: Callable[[], dict[str, Any]]
+    watch: WorkflowWatch
 
 
 def _service(request: Request) -> Service:

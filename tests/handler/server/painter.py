@@ -16,6 +16,7 @@ from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
 from handler.server.serve import Server
 from handler.server.service import Service
+from handler.server.workflow_watch import WorkflowWatch
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 
@@ -43,15 +44,21 @@ class Painter:
     """
 
     def __init__(self, settings):
-        self._workflow = profiles.load(settings)
+        self.workflow = profiles.load(settings)
         self.parsed = []
         self.prompts = []
         self.go_on = threading.Event()
         self.png = PNG
 
+    def input_schema(self):
+        return self.workflow.input_schema()
+
+    def use(self, workflow):
+        self.workflow = workflow
+
     def parse(self, raw):
         self.parsed.append(raw)
-        return self._workflow.parse(raw)
+        return self.workflow.parse(raw)
 
     def generate(self, request, deadline, on_progress):
         prompt = request.values["prompt"]
@@ -86,7 +93,8 @@ def painted_service(settings, buckets=None):
         pictures=pictures,
         metrics=metrics,
         readiness=Readiness(lambda: None, Up()),
-        input_schema=profiles.load(settings).input_schema(),
+        input_schema=painter.input_schema,
+        watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), painter.use),
     )
     return service, painter
 
