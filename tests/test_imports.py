@@ -15,7 +15,7 @@ LEVELS = (
     {"weights"},
     {"comfyui"},
     {"job"},
-    {"server", "serverless"},
+    {"server", "serverless", "job_loop"},
     {"cli"},
     {"__main__"},
 )

@@ -70,6 +70,9 @@ def worker(context: typer.Context) -> None:
         runpod.serverless.register_fitness_check(leaving.watch)
         # The SDK forks a process that tells RunPod that all is well; it must not outlive this one.
         os.register_at_fork(after_in_child=at_parents_end(signal.SIGKILL))
+        from handler import job_loop
+
+        job_loop.install()
         runpod.serverless.start(leaving.config)
         if comfyui.unfit.is_set():
             fail(f"worker is not fit: {comfyui.unfit_reason}")

@@ -139,6 +139,21 @@ def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
     assert output.index("ComfyUI starting") < output.index(SDK_STARTS)
 
 
+def test_a_job_that_is_taken_during_a_stop_is_run(worker):
+    """If the stop signal comes while RunPod's answer is awaited, and that answer has a job, its result is reported."""
+    with ControlPlane() as runpod:
+        stopping = worker(runpod)
+        runpod.submit("before", SMALL)
+        runpod.result()
+        time.sleep(0.2)  # the next poll has begun
+        stopping.process.send_signal(signal.SIGTERM)
+        runpod.submit("meanwhile", SMALL)
+        assert stopping.process.wait(30) == 0
+        assert runpod.taken == ["before", "meanwhile"]
+        job_id, posted, _ = runpod.result(0)
+        assert (job_id, "output" in posted) == ("meanwhile", True)
+
+
 @pytest.mark.soak
 def test_a_suspended_machine_is_no_crash(worker):
     """Worker and ComfyUI are frozen for longer than anything may take, idle and in a run, and nothing is restarted."""

@@ -116,9 +116,11 @@ def test_the_sdk_loop():
             family = [worker.pid, *children(worker.pid)]
             runpod.submit("drained", {**small, "width": 256, "height": 256, "num_inference_steps": 30})
             time.sleep(1)
+            runpod.submit("for another worker", small)
             worker.send_signal(signal.SIGTERM)
             job_id, posted, _ = runpod.result(30)
             assert job_id == "drained"
+            assert "for another worker" not in runpod.taken  # neither while a job ran nor after the stop signal
             assert posted["output"]["status"] == "success"
             assert worker.wait(30) == 0
             assert all(is_gone(pid) for pid in family)

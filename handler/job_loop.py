@@ -1,0 +1,67 @@
+"""The SDK's loop without its pauses, as of runpod 1.12.0 (serverless/modules/rp_scale.py).
+
+The SDK's own loop looks for room for another job once a second, and for a job to run every 0.1 s, so a worker is idle
+for half a second between two queued jobs. If a stop signal comes while RunPod's answer with a job is awaited, it takes
+that job and never runs it.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from runpod.serverless.modules import rp_scale
+
+POLL_S = 0.1
+
+RunPodJob = dict[str, Any]
+
+
+class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
+    """Takes the next job as soon as the last one has ended, never earlier, so that an idle worker can have it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        # With room for a second job the SDK asks for one without a pause; `_fetch` does not until the first has ended.
+        self.concurrency_modifier = lambda _: 2
+        self.jobs_fetcher = self._fetch
+        self._ended = asyncio.Event()
+        self._is_taking = True
+
+    async def get_jobs(self, session: Any) -> None:
+        """Takes jobs until a stop signal."""
+        try:
+            await super().get_jobs(session)
+        finally:
+            self._is_taking = False
+
+    async def run_jobs(self, session: Any) -> None:
+        """Runs the jobs that were taken, also one that came after a stop signal."""
+        tasks: set[asyncio.Task[None]] = set()
+        while self._is_taking or not self.jobs_queue.empty():
+            with contextlib.suppress(TimeoutError):
+                job = await asyncio.wait_for(self.jobs_queue.get(), POLL_S)
+                task = asyncio.create_task(self.handle_job(session, job))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                self.jobs_tasks[job["id"]] = task
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def handle_job(self, session: Any, job: RunPodJob) -> None:
+        """Runs one job and sends its result."""
+        try:
+            await super().handle_job(session, job)
+        finally:
+            self._ended.set()
+
+    async def _fetch(self, session: Any, _: int) -> list[RunPodJob] | None:
+        if self.current_occupancy():
+            self._ended.clear()
+            await self._ended.wait()
+            return None  # the SDK calls again, unless a stop signal came meanwhile
+        jobs: list[RunPodJob] | None = await rp_scale.get_job(session)
+        return jobs
+
+
+def install() -> None:
+    """Makes `runpod.serverless.start` use this loop."""
+    rp_scale.JobScaler = JobLoop
