@@ -85,14 +85,14 @@ class Workflow:
         return lint.warnings(self._graph, self.output_node, size_nodes(self._places, self._size))
 
     def input_schema(self) -> dict[str, Any]:
-        """Returns the JSON Schema of what callers may set, with the stored graph's literals as defaults."""
+        """Returns the JSON Schema of what callers may set, with the graph's literals as defaults, and the profile."""
         defaults = {each.name: each.default for each in self.parameters if each.default is not None}
         defaults |= {
             each.name: self._places.value(place)
             for each in self.parameters
             if (place := place_of(each)) is not None and not each.required and not each.random
         }
-        return schema_of(self.parameters, defaults)
+        return {**schema_of(self.parameters, defaults), "x-profile": self.profile}
 
     def size(self, graph: Graph) -> tuple[int, int]:
         """Returns (width, height), in pixels, of the picture that a rendered graph makes."""

@@ -41,6 +41,7 @@ class Painter:
         prompts: the prompts of the jobs that ran.
         go_on: ends the jobs "wait" and "steps".
         png: the picture of every job.
+        info: what the reply says about it, besides seed and seconds.
     """
 
     def __init__(self, settings):
@@ -49,6 +50,7 @@ class Painter:
         self.prompts = []
         self.go_on = threading.Event()
         self.png = PNG
+        self.info = {}
 
     def input_schema(self):
         return self.workflow.input_schema()
@@ -78,7 +80,7 @@ class Painter:
         seed = request.values.get("seed", 7)
         seconds = {"Sampler": 0.5, "total": 0.6}
         name = f"alpha_1_{len(self.prompts):06x}.png"
-        return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed})
+        return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed, **self.info})
 
 
 def painted_service(settings, buckets=None):
