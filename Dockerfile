@@ -1,6 +1,7 @@
 # The worker as an image: ComfyUI, node packs, weights and our code (docs/docker.md, docs/deploy.md).
 #
-# MODELS: sdxl (downloaded and verified with models.txt), tiny (no GPU needed), none (weights from a volume).
+# MODELS: sdxl (downloaded and verified with models.txt), patch (its two small files; the checkpoint comes from a cache
+# or volume), tiny (no GPU needed), none (weights from a volume).
 # Layers that rarely change come first, so that a change in our code uploads only kilobytes.
 
 ARG BASE_IMAGE=debian:bookworm-slim
@@ -50,9 +51,13 @@ RUN --mount=type=secret,id=HF_TOKEN \
     export HF_TOKEN; \
     case "$MODELS" in \
         sdxl) .venv/bin/python -m handler.cli.models fetch sdxl && .venv/bin/python -m handler.cli.models verify sdxl ;; \
+        patch) \
+            sed '/ checkpoints\//d' models.txt > /tmp/patch.txt \
+            && MODELS_FILE=/tmp/patch.txt .venv/bin/python -m handler.cli.models fetch sdxl \
+            && MODELS_FILE=/tmp/patch.txt .venv/bin/python -m handler.cli.models verify sdxl ;; \
         tiny) ;; \
         none) rm -rf models && mkdir models ;; \
-        *) echo "MODELS must be sdxl, tiny or none, got $MODELS" >&2; exit 2 ;; \
+        *) echo "MODELS must be sdxl, patch, tiny or none, got $MODELS" >&2; exit 2 ;; \
     esac \
     && rm -f models/.fetch.lock \
     # With fixed timestamps, the same weights make the same layer.

@@ -1,4 +1,4 @@
-# docker buildx bake [worker | worker-tiny | worker-slim]; REPOSITORY and TAG set the image's name
+# docker buildx bake [worker | worker-patch | worker-tiny | worker-slim]; REPOSITORY and TAG set the image's name
 
 variable "REPOSITORY" { default = "layerdiffuse-alpha" }
 variable "TAG" { default = "latest" }
@@ -18,6 +18,13 @@ target "worker" {
   args = { MODELS = "sdxl", HF_ENDPOINT = HF_ENDPOINT }
   tags = ["${REPOSITORY}:${TAG}"]
   secret = ["type=env,id=HF_TOKEN,env=HF_TOKEN"]
+}
+
+# Includes the LayerDiffuse patch and decoder (0.95 GB); SDXL comes from RunPod's model cache or a volume.
+target "worker-patch" {
+  inherits = ["worker"]
+  args = { MODELS = "patch" }
+  tags = ["${REPOSITORY}:${TAG}-patch"]
 }
 
 # Includes the tiny model, which runs on a CPU.

@@ -98,7 +98,8 @@ def volumes(settings: WeightSettings) -> list[Path]:
 def cached(settings: WeightSettings) -> dict[PurePosixPath, Path]:
     """Returns the listed files that are in the hub's cache, by their path relative to the models folder.
 
-    The cache has the layout of huggingface_hub: `models--<owner>--<name>/snapshots/<revision>/<file>`.
+    The cache has the layout of huggingface_hub: `models--<owner>--<name>/snapshots/<revision>/<file>`, a link to
+    `blobs/<sha256>`. If the cache has another revision, the same bytes are found there by their hash.
     """
     if not _is_dir(settings.hf_cache_dir):
         return {}
@@ -110,9 +111,10 @@ def cached(settings: WeightSettings) -> dict[PurePosixPath, Path]:
     for entry in entries:
         for match in filter(None, map(HUB_URL.fullmatch, entry.urls)):
             owner, name, revision, file = match.groups()
-            path = settings.hf_cache_dir / f"models--{owner}--{name}" / "snapshots" / revision / file
-            if _is_file(path):
-                found[entry.path] = path
+            repository = settings.hf_cache_dir / f"models--{owner}--{name}"
+            for path in (repository / "snapshots" / revision / file, repository / "blobs" / entry.sha256):
+                if entry.path not in found and _is_file(path):
+                    found[entry.path] = path
     return found
 
 

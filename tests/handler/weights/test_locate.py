@@ -49,6 +49,17 @@ def test_the_models_folder_comes_first(settings, tmp_path):
         assert locate.find(FILE, settings) == Found(path, tmp_path / folder)
 
 
+def test_another_revision_with_the_same_bytes_is_found(settings):
+    """RunPod's cache may have a newer revision; the file's hash is its name in blobs/."""
+    repository = settings.hf_cache_dir / "models--someone--some-model"
+    write(repository / "blobs" / ("1" * 64))
+    assert locate.find(FILE, settings) is None
+    blob = write(repository / "blobs" / ("0" * 64))
+    assert locate.find(FILE, settings) == Found(blob, settings.hf_cache_dir)
+    in_cache = write_to_cache(settings)
+    assert locate.find(FILE, settings) == Found(in_cache, settings.hf_cache_dir)
+
+
 def test_a_faulty_list_does_not_hide_a_volume(settings, tmp_path):
     """If models.txt has a fault, only the cache is not searched."""
     write_to_cache(settings)
