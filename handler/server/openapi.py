@@ -71,7 +71,7 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     NotFound: "unknown job id or expired result",
     MethodNotAllowed: "Method Not Allowed",
     Conflict: "only a FAILED or TIMED_OUT job can be retried, this one is COMPLETED",
-    BodyTooLarge: "body must have at most 1000000 bytes",
+    BodyTooLarge: "body must have at most 200000 bytes",
     NotJson: "Content-Type must be application/json, got none",
     QueueFull: "queue is full (100 jobs)",
     RequestTimeout: "body did not arrive within 30 s",

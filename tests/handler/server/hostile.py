@@ -77,14 +77,14 @@ INPUTS = [
     7,
     {"prompt": "\ud800"},
     {"prompt": "\x00"},
-    {"prompt": "x" * 900_000},
+    {"prompt": "x" * 190_000},
     {"prompt": "(" * 2_000},
     {"prompt": "embedding:../../etc/passwd " * 50},
     {"prompt": "x", "seed": 10**400},
     {"prompt": "x", "width": -0.0, "height": "NaN"},
     {"prompt": {"prompt": ["x"] * 1_000}},
-    {f"field {number}": number for number in range(20_000)},
-    {"x" * 100_000: "y" * 100_000},
+    {f"field {number}": number for number in range(9_000)},
+    {"x" * 90_000: "y" * 90_000},
     {"promp\u0000t": True, "__proto__": {}, "constructor": None},
 ]
 ENVELOPES = [
@@ -107,10 +107,10 @@ STRANGE_BODIES = [
     b'{"input": ' + b"9" * 4_000 + b"}",
     b'{"input": {"prompt": "\\ud800\\udc00\\udfff"}}',
     b'{"input": {"prompt": "a", "prompt": "b"}, "input": {}}',
-    b"[" * 500_000,
+    b"[" * 190_000,
     b'{"a":' * 100_000,
-    b"[" + b"1," * 400_000 + b"1]",
-    b'{"input": [' + b"[]," * 200_000 + b"[]]}",
+    b"[" + b"1," * 90_000 + b"1]",
+    b'{"input": [' + b"[]," * 60_000 + b"[]]}",
     b"a" * 1_500_000,
 ]
 
