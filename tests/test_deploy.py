@@ -1,0 +1,61 @@
+"""The files in deploy/ are valid, by each system's own tool if it is installed."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+PORT = 8000
+
+
+def check(*command, **environment):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment or None, check=False)
+    if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
+        pytest.skip("docker has no compose")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_compose():
+    """docker compose accepts the file."""
+    check(
+        "docker",
+        "compose",
+        "-f",
+        str(DEPLOY / "compose.yaml"),
+        "config",
+        "-q",
+        API_KEYS="x",
+        PATH="/usr/bin:/usr/local/bin",
+    )
+
+
+def test_kubernetes():
+    """kubeconform accepts the manifest."""
+    check("kubeconform", "-strict", str(DEPLOY / "kubernetes.yaml"))
+
+
+def test_systemd(tmp_path):
+    """systemd accepts the unit."""
+    unit = tmp_path / "layerdiffuse-alpha.service"
+    unit.write_text((DEPLOY / unit.name).read_text().replace("/opt/layerdiffuse-alpha", str(ROOT)))
+    check("systemd-analyze", "verify", "--man=no", str(unit))
+
+
+def test_the_manifests_agree_with_the_image():
+    """The port is the one that the image exposes, and the volume is where DATA_DIR is."""
+    image = (ROOT / "Dockerfile").read_text()
+    assert f"EXPOSE {PORT}" in image
+    assert "DATA_DIR=/data" in image
+    (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
+    assert service["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
+    assert service["volumes"] == ["data:/data"]
+    deployment, _ = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["ports"][0]["containerPort"] == PORT
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/data", "/tmp"}
