@@ -1,5 +1,7 @@
 """`layerdiffuse-alpha workflow lint | format | list | show`: the stored workflows."""
 
+import json
+import sys
 from typing import Annotated
 
 import typer
@@ -8,7 +10,7 @@ from rich.table import Table
 
 from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, Commands, fail, settings
 from handler.errors import WorkflowInvalid
-from handler.job import profiles, stored_workflows
+from handler.job import profiles, stored_workflows, workflow_editing
 from handler.settings import Settings
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Checks and shows the stored workflows.")
@@ -86,6 +88,24 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A stored work
     console.print(f"profile {workflow.profile}; weights: {', '.join(map(str, workflow.models))}", markup=False)
 
 
+@app.command("open", hidden=True)
+def open_for_gui() -> None:
+    """Prints the workflow that is set as JSON, for scripts/gui."""
+    typer.echo(json.dumps(workflow_editing.opened(settings())))
+
+
+@app.command("save", hidden=True)
+def save_from_gui() -> None:
+    """Stores the workflow on standard input, unless jobs could not run; prints the findings, for scripts/gui."""
+    found = settings()
+    try:
+        edited = json.load(sys.stdin)
+        graph, layout = edited["graph"], edited["layout"]
+    except (ValueError, KeyError, TypeError) as exc:
+        fail(f"expected graph and layout as JSON: {exc}", EXIT_USAGE)
+    typer.echo(json.dumps({"name": found.workflow, "findings": workflow_editing.save(found, graph, layout)}))
+
+
 def _names(found: Settings, chosen: list[str] | None) -> list[str]:
     known = stored_workflows.names(found)
     for name in chosen or []:
@@ -106,5 +126,7 @@ def _findings(found: Settings, name: str) -> tuple[list[str], list[str]]:
         stored = profiles.read(found.model_copy(update={"workflow": name, "profile": profiles.STORED_PROFILE}))
     except WorkflowInvalid as exc:
         return list(exc.details) or [exc.message], []
-    faults, warnings = stored_workflows.lint(found, stored)
+    faults, warnings = stored_workflows.lint(
+        found, stored, stored_workflows.graph(found, name), profiles.is_merged(stored, found) or False
+    )
     return list(dict.fromkeys([*map(str, faults), *errors])), list(map(str, warnings))

@@ -67,12 +67,16 @@ def node_classes(settings: Settings) -> NodeClasses:
         raise WorkflowInvalid(f"{OBJECT_INFO} cannot be read, run tools/record_object_info.py") from exc
 
 
-def lint(settings: Settings, workflow: Workflow) -> tuple[list[Finding], list[Finding]]:
-    """Returns why jobs of a workflow would fail, and what may surprise, without ComfyUI."""
+def lint(settings: Settings, workflow: Workflow, stored: Graph, merged: bool) -> tuple[list[Finding], list[Finding]]:
+    """Returns why jobs of a workflow would fail, and what may surprise, without ComfyUI.
+
+    Args:
+        stored: its graph as it is in the file.
+        merged: whether the checkpoint has the patch in its weights.
+    """
     classes = node_classes(settings)
-    stored = graph(settings, workflow.name)
     profiles = {name: profile(settings, name).get("graph", {}) for name in profile_names(settings)}
-    found = [*workflow.findings(None), *classes.findings(workflow.render({}), _weight_files(settings))]
+    found = [*workflow.findings(merged), *classes.findings(workflow.render({}), _weight_files(settings))]
     return [*found, *foreign_files(stored, profiles)], [*workflow.warnings(), *classes.left_out(stored)]
 
 
