@@ -25,7 +25,10 @@ from rich.progress import track  # noqa: E402
 
 from handler.comfyui.process import ComfyProcess  # noqa: E402
 from handler.deadline import Deadline  # noqa: E402
-from handler.job import reply  # noqa: E402
+from handler.job import (
+    preparation,
+    reply,
+)
 from handler.job.generate import Generator  # noqa: E402
 from handler.job.picture import Outcome  # noqa: E402
 from handler.job.profiles import load  # noqa: E402
@@ -58,7 +61,7 @@ def main() -> None:
 def run_jobs(generator, settings, count):
     """Returns the `info` of each job and the seconds from its picture to its reply."""
     generator.start()
-    generator.first_picture("fast")
+    preparation.first_picture(generator, "fast")
     infos, reply_s = [], []
     for seed in track(range(count), "jobs", transient=True):
         request = generator.parse({"prompt": "a red apple", "seed": seed})

@@ -16,7 +16,7 @@ from handler.cli.verify_verdicts import SEE_ERRORS
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError
-from handler.job import profiles
+from handler.job import preparation, profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
 from handler.weights.manifest import BadList
@@ -121,7 +121,7 @@ class Verification:
             return False
         self._report.versions = {**self._report.versions, **comfyui.client(Deadline(1)).versions}
         with self._spinner("warm-up: one whole picture"), self._step("warm-up"):
-            picture = generator.first_picture("full")
+            picture = preparation.first_picture(generator, "full")
             assert picture is not None
             stages = dict(picture.info["seconds"])
             total_s = stages.pop("total")

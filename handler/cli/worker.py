@@ -18,7 +18,7 @@ from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, fail
 from handler.comfyui.child import at_parents_end
 from handler.comfyui.process import ComfyProcess
 from handler.errors import GenerationError
-from handler.job import profiles
+from handler.job import preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
@@ -63,9 +63,9 @@ def worker(context: typer.Context) -> None:
                     raise typer.Exit(EXIT_FAILED)
         leaving = serverless.LeavingWorker(handle, comfyui)
         if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
-            generator.prepare()  # the SDK's API starts without fitness checks
+            preparation.prepare(generator)  # the SDK's API starts without fitness checks
             leaving.watch()
-        for check in generator.fitness_checks:
+        for check in preparation.fitness_checks(generator):
             runpod.serverless.register_fitness_check(_ends_with_its_reason(check, comfyui))
         runpod.serverless.register_fitness_check(leaving.watch)
         # The SDK forks a process that tells RunPod that all is well; it must not outlive this one.

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
@@ -14,13 +13,10 @@ from handler.comfyui.recovery import Attempts
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import (
-    BadPicture,
-    ComfyCrashed,
     ComfyUnavailable,
     GenerationError,
     JobTimeout,
     ModelMissing,
-    NodeFailed,
     NoGpu,
     NotTransparent,
 )
@@ -40,26 +36,28 @@ class Generator:
     """Runs the stored workflow on ComfyUI. Safe to use from several threads.
 
     Attributes:
+        workflow: the stored workflow that it runs.
         comfyui: the process that it runs on.
+        settings: this worker's.
     """
 
     def __init__(self, workflow: Workflow, comfyui: ComfyProcess, settings: Settings) -> None:
-        self._workflow = workflow
+        self.workflow = workflow
         self.comfyui = comfyui
-        self._settings = settings
+        self.settings = settings
         self._gpu_checked = False
 
     def use(self, workflow: Workflow) -> None:
         """Draws the next jobs with another workflow; a job that is running keeps the one that it began with."""
-        self._workflow = workflow
+        self.workflow = workflow
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self._workflow.parse(raw, lambda name: embeddings.fault(name, self._workflow.models, self._settings))
+        return self.workflow.parse(raw, lambda name: embeddings.fault(name, self.workflow.models, self.settings))
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of a job's input."""
-        return self._workflow.input_schema()
+        return self.workflow.input_schema()
 
     def generate(self, request: Request, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
         """Returns the picture that the request asks for.
@@ -72,17 +70,17 @@ class Generator:
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the reason why there is no picture; the next job works.
         """
-        drawing = _Drawing(self._workflow, request, deadline, on_progress, Attempts(request), time.monotonic())
+        drawing = _Drawing(self.workflow, request, deadline, on_progress, Attempts(request), time.monotonic())
         self._check_machine()
         values = seeds.of(request, drawing.workflow.parameters)
         picture, fault = self._picture(drawing, values)
         refused: dict[str, Any] = {}
         following = seeds.following(values, request, drawing.workflow.parameters)
-        if fault is not None and following is not None and self._settings.alpha_check == "retry":
+        if fault is not None and following is not None and self.settings.alpha_check == "retry":
             log.warning("picture refused, drawing once more", extra={**values, "reason": fault})
             refused = {"refused": {**values, "reason": fault}}
             picture, fault = self._picture(drawing, following)
-        if fault is not None and self._settings.alpha_check != "accept":
+        if fault is not None and self.settings.alpha_check != "accept":
             before = f"; so was the picture before, with {seeds.listed(values)}" if refused else ""
             raise NotTransparent(fault + before)
         verdict = {"passed": fault is None, **({} if fault is None else {"reason": fault}), **refused}
@@ -114,30 +112,16 @@ class Generator:
         filename = new_filename(formats.suffix_of(encoded))
         return Picture(encoded, filename, random_values, info), alpha_check.fault(alpha, width, height)
 
-    @property
-    def fitness_checks(self) -> list[Callable[[], None]]:
-        """The checks that must pass before a job is taken, cheapest first; each raises GenerationError."""
-        return [self.check_gpu, self.check_weights, self.check_disk, self.start, self.warm_up]
-
-    def prepare(self) -> None:
-        """Checks that this worker can draw, and makes the first job as fast as the next one.
-
-        Raises:
-            GenerationError: the reason why it cannot.
-        """
-        for check in self.fitness_checks:
-            check()
-
     def check_gpu(self) -> None:
         """Raises NoGpu if the profile needs a GPU and there is none that can be used."""
-        fitness.check_gpu(self._settings, self._workflow)
+        fitness.check_gpu(self.settings, self.workflow)
         self._gpu_checked = True
 
     def check_weights(self) -> None:
         """Raises ModelMissing if a weight file is missing, unreadable or incomplete; logs the paths."""
-        fitness.check_weights(self._settings, self._workflow)
-        for file in self._workflow.models:
-            if found := locate.find(file, self._settings):
+        fitness.check_weights(self.settings, self.workflow)
+        for file in self.workflow.models:
+            if found := locate.find(file, self.settings):
                 log.info("weights found", extra={"file": str(file), "path": str(found.path)})
 
     def check_disk(self) -> None:
@@ -151,70 +135,22 @@ class Generator:
             GenerationError: it does not start, or there is no GPU.
         """
         self._check_machine()
-        limit_s = self._settings.start_timeout_s
+        limit_s = self.settings.start_timeout_s
         try:
             self._client(Deadline(limit_s))
         except JobTimeout as exc:
             raise ComfyUnavailable(f"ComfyUI was not ready after {limit_s:g} s") from exc
 
-    def warm_up(self) -> None:
-        """Draws WARM_UP's picture, unless it is off.
-
-        Raises:
-            GenerationError: there is no picture, or it must be transparent and is not.
-        """
-        mode = self._settings.warm_up
-        if mode == "auto":
-            mode = "fast" if on_cpu(self._settings) else "full"
-        if mode != "off":
-            self.first_picture(mode)
-
-    def first_picture(self, mode: Literal["full", "fast"]) -> Picture | None:
-        """Returns the workflow's warm-up picture; the next job then finds models loaded and kernels chosen.
-
-        If it fails with xformers, it is repeated with PyTorch's attention.
-
-        Args:
-            mode: "full": the picture must be transparent; "fast": it has one step, and is None if it is not.
-
-        Raises:
-            GenerationError: there is no picture, or the full one is not transparent.
-        """
-        try:
-            return self._first_picture(mode)
-        except (NodeFailed, BadPicture, NotTransparent, ComfyCrashed) as exc:
-            if not self.comfyui.avoid_xformers(str(exc)):
-                raise
-            log.warning("repeating the warm-up with PyTorch's attention", extra={"reason": str(exc)})
-            return self._first_picture(mode)
-
-    def _first_picture(self, mode: Literal["full", "fast"]) -> Picture | None:
-        started_s = time.monotonic()
-        fields: dict[str, Any] = {"mode": mode}
-        picture = None
-        try:
-            picture = self.generate(self._workflow.warm_up[mode], Deadline(self._settings.job_timeout_s))
-        except NotTransparent as exc:
-            if mode == "full":
-                raise
-            log.debug("fast warm-up's picture is not transparent", extra={"reason": exc.message})
-        else:
-            fields |= {"alpha": picture.info["alpha"], "stages": picture.info["seconds"]}
-            if mode == "full" and "reason" in picture.info["alpha_check"]:  # ALPHA_CHECK=accept is about jobs
-                raise NotTransparent(picture.info["alpha_check"]["reason"])
-        log.info("warm-up finished", extra={**fields, "seconds": round(time.monotonic() - started_s, 3)})
-        return picture
-
     def _client(self, deadline: Deadline) -> ComfyClient:
         client = self.comfyui.client(deadline)
-        if client.device == "cpu" and not on_cpu(self._settings):
+        if client.device == "cpu" and not on_cpu(self.settings):
             raise NoGpu("ComfyUI runs on the CPU; if that is intended, set DEVICE=cpu")
         return client
 
     def _check_machine(self) -> None:
         if not self._gpu_checked:  # asking the driver takes longer than looking for files
             self.check_gpu()
-        if missing := missing_models(self._workflow, self._settings):
+        if missing := missing_models(self.workflow, self.settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
     def _draw(self, graph: Graph, drawing: "_Drawing") -> tuple[Run, ComfyClient, float]:

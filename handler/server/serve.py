@@ -7,13 +7,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
 from handler.errors import StorageUnavailable
-from handler.job import profiles
+from handler.job import preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
@@ -79,7 +80,7 @@ def serve(generator: Generator, settings: Settings) -> None:
                 store=store,
                 pictures=pictures,
                 metrics=metrics,
-                readiness=Readiness(generator.prepare, comfyui),
+                readiness=Readiness(partial(preparation.prepare, generator), comfyui),
                 input_schema=generator.input_schema,
                 watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),
             )

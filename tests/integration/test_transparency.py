@@ -13,6 +13,7 @@ from server import run
 from handler.errors import NotTransparent
 from handler.job import seeds
 from handler.job.generate import Generator
+from handler.job.preparation import warm_up
 from handler.job.profiles import load
 from handler.job.runner import Runner
 from handler.serverless import make_handler
@@ -163,7 +164,7 @@ def test_accept_does_not_make_an_opaque_worker_ready(weak_patch, comfyui, settin
     changed = settings.model_copy(update={"workflows_dir": weak_patch, "warm_up": "full"})
     assert changed.alpha_check == "accept"
     with pytest.raises(NotTransparent):
-        Generator(load(changed), comfyui, changed).warm_up()
+        warm_up(Generator(load(changed), comfyui, changed))
 
 
 @pytest.mark.parametrize("mode", ["fail", "retry", "accept"])

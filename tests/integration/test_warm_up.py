@@ -8,6 +8,7 @@ from handler.comfyui.gpu import Gpu
 from handler.comfyui.process import ComfyProcess
 from handler.errors import NodeFailed, NotTransparent
 from handler.job.generate import Generator
+from handler.job.preparation import prepare
 from handler.job.profiles import load
 
 GPU = Gpu("NVIDIA GeForce RTX 4090", 25_757_220_864, "570.124.06", (12, 8), (8, 9))
@@ -44,7 +45,7 @@ def generator_with(comfyui, settings, **changes):
 def test_warm_up_draws_the_picture_of_its_mode(comfyui, settings, caplog, warm_up, steps):
     """On a CPU `auto` is fast. The log has one line with the seconds of each stage and the alpha."""
     caplog.set_level(logging.INFO)
-    generator_with(comfyui, settings, warm_up=warm_up).prepare()
+    prepare(generator_with(comfyui, settings, warm_up=warm_up))
     (record,) = events(caplog, "warm-up finished")
     assert record.mode == ("full" if steps > 1 else "fast")
     if steps > 1:
@@ -55,7 +56,7 @@ def test_warm_up_draws_the_picture_of_its_mode(comfyui, settings, caplog, warm_u
 def test_without_warm_up_nothing_is_drawn(comfyui, settings, caplog):
     """WARM_UP=off only starts ComfyUI."""
     caplog.set_level(logging.INFO)
-    generator_with(comfyui, settings, warm_up="off").prepare()
+    prepare(generator_with(comfyui, settings, warm_up="off"))
     assert not events(caplog, "warm-up finished")
 
 
@@ -68,12 +69,12 @@ def opaque(weak_patch, comfyui, settings):
 def test_an_opaque_full_warm_up_is_an_error(opaque):
     """A worker whose pictures are opaque does not become ready."""
     with pytest.raises(NotTransparent):
-        opaque(warm_up="full").prepare()
+        prepare(opaque(warm_up="full"))
 
 
 def test_a_fast_warm_up_may_be_opaque(opaque):
     """One step shows nothing yet; it only loads the models."""
-    opaque(warm_up="fast").prepare()
+    prepare(opaque(warm_up="fast"))
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_warm_up_that_xformers_breaks_is_repeated_with_pytorchs_attention(brok
     """ATTENTION=auto: the second warm-up succeeds, the log says why, and the next start keeps PyTorch's attention."""
     caplog.set_level(logging.INFO)
     with ComfyProcess(broken_xformers) as process:
-        Generator(load(broken_xformers), process, broken_xformers).prepare()
+        prepare(Generator(load(broken_xformers), process, broken_xformers))
         (repeated,) = events(caplog, "repeating the warm-up with PyTorch's attention")
         assert "NaN" in repeated.reason
         assert [record.attention for record in events(caplog, "ComfyUI starting")] == [
@@ -104,4 +105,4 @@ def test_attention_that_is_set_is_not_changed(broken_xformers, caplog):
     """ATTENTION=xformers: the failure is the worker's."""
     chosen = broken_xformers.model_copy(update={"attention": "xformers", "warm_up": "fast"})
     with ComfyProcess(chosen) as process, pytest.raises(NodeFailed, match="NaN"):
-        Generator(load(chosen), process, chosen).prepare()
+        prepare(Generator(load(chosen), process, chosen))
