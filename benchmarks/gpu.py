@@ -25,10 +25,7 @@ from rich.progress import track  # noqa: E402
 
 from handler.comfyui.process import ComfyProcess  # noqa: E402
 from handler.deadline import Deadline  # noqa: E402
-from handler.job import (
-    preparation,
-    reply,
-)
+from handler.job import preparation, reply  # noqa: E402
 from handler.job.generate import Generator  # noqa: E402
 from handler.job.picture import Outcome  # noqa: E402
 from handler.job.profiles import load  # noqa: E402
