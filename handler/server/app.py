@@ -8,7 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 import handler
-from handler.server import alpha_api, background, error_responses, openapi, operations, runpod_api
+from handler.server import alpha_api, background, error_responses, openai_api, openapi, operations, runpod_api
 from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, PlainPaths, is_loopback, origin_of
 from handler.server.request_log import RequestLog
 from handler.server.service import Service
@@ -40,6 +40,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(runpod_api.router, prefix="/v2/{endpoint}", tags=["RunPod's job API"])
     app.include_router(alpha_api.router, prefix="/alpha/v1", tags=["alpha API"])
+    app.include_router(openai_api.router, prefix="/v1", tags=["OpenAI's image API"])
     app.include_router(operations.router, tags=["operations"])
     error_responses.install(app)
     openapi.install(app, service.input_schema)

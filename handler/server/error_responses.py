@@ -1,5 +1,6 @@
 """Every error of the HTTP server in one shape: `{"error": {"code", "message", "details"}}`."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from handler.server.errors import (
 )
 
 RETRY_AFTER_S = 5
+OPENAI_PREFIX = "/v1/"  # errors there also have the fields `type` and `param`
 STATUS_OF_JOB_ERRORS = {
     InvalidInput: 422,
     JobCancelled: 499,
@@ -102,7 +104,17 @@ def invalid_fields(faults: Iterable[Mapping[str, Any]]) -> BadRequest:
     return BadRequest("; ".join(details), details)
 
 
-async def _on_error(_: Request, exc: Exception) -> Response:
+async def _on_error(request: Request, exc: Exception) -> Response:
+    response = _response_to(exc)
+    if isinstance(response, JSONResponse) and request.url.path.startswith(OPENAI_PREFIX):
+        error = json.loads(bytes(response.body))["error"]
+        kind = "invalid_request_error" if response.status_code < 500 else "server_error"
+        headers = {name: value for name, value in response.headers.items() if name == "retry-after"}
+        return JSONResponse({"error": {**error, "type": kind, "param": None}}, response.status_code, headers)
+    return response
+
+
+def _response_to(exc: Exception) -> Response:
     match exc:
         case JobFailed():
             return _failed_job_response(exc)

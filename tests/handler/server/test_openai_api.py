@@ -1,0 +1,61 @@
+"""OpenAI's own client for Python, unchanged but for its base URL."""
+
+import base64
+
+import httpx
+import openai
+import pytest
+
+from handler.settings import Settings
+
+
+@pytest.fixture
+def painted(serve_painted):
+    url, _, painter = serve_painted()
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client, painter
+
+
+def test_pictures_are_generated(painted):
+    """As base64 by default, or as URLs that work; each picture is a job of its own."""
+    client, painter = painted
+    made = client.images.generate(prompt="a red apple", n=2, size="128x192", background="transparent")
+    assert [base64.b64decode(image.b64_json) for image in made.data] == [painter.png] * 2
+    assert made.created > 1.7e9
+    (image,) = client.images.generate(prompt="x", model="any", response_format="url", size="square", user="me").data
+    assert httpx.get(image.url).content == painter.png
+    expected = {"prompt": "a red apple", "output_format": None, "width": 128, "height": 192}
+    assert painter.parsed == [expected, expected, {"prompt": "x", "output_format": None, "size": "square"}]
+
+
+def test_background_and_format_are_passed_on(painted):
+    """Opaque means on white."""
+    client, painter = painted
+    client.images.generate(prompt="x", background="opaque", output_format="webp", size="auto")
+    assert painter.parsed == [{"prompt": "x", "output_format": "webp", "background": "#ffffff"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"prompt": "x", "n": 9}, openai.BadRequestError, "less than or equal to 8"),
+        ({"prompt": " "}, openai.UnprocessableEntityError, "not blank"),
+        ({"prompt": "x", "size": "100x128"}, openai.UnprocessableEntityError, "the nearest are 64 and 128"),
+        ({"prompt": "x", "extra_body": {"sise": 1}}, openai.BadRequestError, "sise"),
+        ({"prompt": "fail once"}, openai.InternalServerError, "out of memory"),
+    ],
+)
+def test_errors_have_openais_shape(painted, fields, error, message):
+    """The client raises its own exceptions, with our message and code."""
+    client, _ = painted
+    with pytest.raises(error) as caught:
+        client.images.generate(**fields)
+    assert message in caught.value.message
+    assert caught.value.type in {"invalid_request_error", "server_error"}
+    assert caught.value.code in {"bad_request", "invalid_input", "node_failed"}
+
+
+def test_the_model_is_named(painted):
+    """Workflow and profile."""
+    client, _ = painted
+    assert [model.id for model in client.models.list()] == [f"{Settings().workflow}/tiny"]
