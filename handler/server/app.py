@@ -1,5 +1,6 @@
 """The ASGI application: routes, access, errors and the life of the worker behind them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,7 +25,10 @@ def make_app(service: Service) -> FastAPI:
         async with service.dispatcher.running(lambda: readiness.can_draw, readiness.comfyui.stop):
             preparation = background.start(readiness.prepare())
             watch = background.start(service.watch.run(lambda: openapi.forget(app)))
+            # The first call takes 0.2 s, which requests should not wait for.
+            description = asyncio.create_task(asyncio.to_thread(app.openapi))
             yield
+            description.cancel()
             watch.cancel()
             service.dispatcher.stop()
             preparation.cancel()

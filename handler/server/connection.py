@@ -15,7 +15,7 @@ from handler.server.error_responses import error_response
 from handler.server.errors import BadRequest, RequestRejected, RequestTimeout, TooManyConnections
 
 HEADER_BYTES = 16_384  # request line and headers together
-SLICE_BYTES = 4_096  # parsed at a time, because other connections wait meanwhile
+SLICE_BYTES = 1_024  # parsed at a time, because other connections wait meanwhile
 HEADER_TIMEOUT_S = 10.0  # from the first byte, or from the start of the connection
 LINGER_S = 2.0  # for the rest of a body that no one reads, so that the client can read the response
 WRITE_TIMEOUT_S = 30.0  # for a client that does not read the response
