@@ -1,5 +1,6 @@
 """The documents name only what exists: links, headings, files, commands, options, settings and error codes."""
 
+import calendar
 import json
 import re
 from pathlib import Path
@@ -158,3 +159,13 @@ def test_documents_named_in_code_exist():
     code += [*(ROOT / "scripts").iterdir(), ROOT / "Dockerfile", ROOT / "models.txt", ROOT / "docker-bake.hcl"]
     named = {name for path in code for name in re.findall(r"\b(?:\w+/)*\w+\.md\b", path.read_text("utf-8"))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_prices_are_those_that_verify_uses():
+    """`docs/deploy.md` has the prices and the month of handler/cli/prices.json."""
+    text = (ROOT / "docs/deploy.md").read_text("utf-8")
+    known = json.loads((ROOT / "handler" / "cli" / "prices.json").read_text("utf-8"))
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (0\.[0-9]{5}) \|$", text, re.MULTILINE))
+    assert {gpu: float(price) for gpu, price in rows.items()} == known["usd_per_second"]
+    year, month = known["date"].split("-")
+    assert f"{calendar.month_name[int(month)]}\n{year}" in text or f"{calendar.month_name[int(month)]} {year}" in text
