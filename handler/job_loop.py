@@ -2,11 +2,12 @@
 
 The SDK's own loop looks for room for another job once a second, and for a job to run every 0.1 s, so a worker is idle
 for half a second between two queued jobs. If a stop signal comes while RunPod's answer with a job is awaited, it takes
-that job and never runs it.
+that job and never runs it; until that answer, for up to 20 s, it does not stop.
 """
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from runpod.serverless.modules import rp_scale
@@ -28,11 +29,18 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
         self._is_taking = True
 
     async def get_jobs(self, session: Any) -> None:
-        """Takes jobs until a stop signal."""
+        """Takes jobs until a stop signal; gives up a request that RunPod has not begun to answer then."""
+        watched = _Session(session)
         try:
-            await super().get_jobs(session)
+            await _run_until(lambda: not self.is_alive() and not watched.has_answer, super().get_jobs(watched))
         finally:
             self._is_taking = False
+
+    async def monitor_stop_signals(self, session: Any) -> None:
+        """Cancels jobs when RunPod asks for it, until a stop signal and the end of the last job."""
+        await _run_until(
+            lambda: not self._is_taking and not self.current_occupancy(), super().monitor_stop_signals(session)
+        )
 
     async def run_jobs(self, session: Any) -> None:
         """Runs the jobs that were taken, also one that came after a stop signal."""
@@ -65,3 +73,36 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
 def install() -> None:
     """Makes `runpod.serverless.start` use this loop."""
     rp_scale.JobScaler = JobLoop
+
+
+class _Session:
+    """The SDK's HTTP session.
+
+    Attributes:
+        has_answer: whether RunPod has begun to answer a request that has not been read yet.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.has_answer = False
+        self._session = session
+
+    @contextlib.asynccontextmanager
+    async def get(self, url: str) -> AsyncIterator[Any]:
+        async with self._session.get(url) as response:
+            self.has_answer = True
+            try:
+                yield response
+            finally:
+                self.has_answer = False
+
+
+async def _run_until(has_ended: Callable[[], bool], work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` until its end, or cancels it as soon as `has_ended()`."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done() and not has_ended():
+            await asyncio.wait([task], timeout=POLL_S)
+    finally:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

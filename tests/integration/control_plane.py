@@ -3,6 +3,7 @@
 import asyncio
 import json
 import queue
+import time
 import urllib.parse
 
 from aiohttp import web
@@ -15,11 +16,14 @@ class ControlPlane(LoopbackServer):
     """Serves jobs added with `submit`, collects what the worker posts; use it as a context manager.
 
     Attributes:
+        poll_s: how long a poll waits for a job or a stop signal.
+        body_after_s: how long after its headers a job is sent.
         taken: ids of the jobs that were handed out.
         pings: query of each ping, in which the worker reports its jobs or that it is unhealthy.
     """
 
     def __init__(self):
+        self.poll_s, self.body_after_s = 0.5, 0.0
         self.results = queue.Queue()
         self.taken, self.pings = [], []
         self._jobs, self._stops = queue.Queue(), queue.Queue()
@@ -55,9 +59,10 @@ class ControlPlane(LoopbackServer):
             web.get(f"/ping/{WORKER}", self._ping),
         ]
 
-    async def _next(self, source):
-        """Long-polls for half a second."""
-        for _ in range(10):
+    async def _next(self, source, request):
+        """Long-polls, unless the worker hangs up."""
+        end_s = time.monotonic() + self.poll_s
+        while time.monotonic() < end_s and request.transport is not None and not request.transport.is_closing():
             try:
                 return source.get_nowait()
             except queue.Empty:
@@ -65,13 +70,18 @@ class ControlPlane(LoopbackServer):
         return None
 
     async def _take(self, request):
-        job = await self._next(self._jobs)
-        if job:
-            self.taken.append(job["id"])
-        return web.json_response(job) if job else web.Response(status=204)
+        job = await self._next(self._jobs, request)
+        if not job:
+            return web.Response(status=204)
+        self.taken.append(job["id"])
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await asyncio.sleep(self.body_after_s)
+        await response.write(json.dumps(job).encode())
+        return response
 
     async def _stop_signals(self, request):
-        job_id = await self._next(self._stops)
+        job_id = await self._next(self._stops, request)
         return web.json_response({"jobsToStop": [job_id]}) if job_id else web.Response(status=204)
 
     async def _done(self, request):

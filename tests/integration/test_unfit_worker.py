@@ -139,21 +139,6 @@ def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
     assert output.index("ComfyUI starting") < output.index(SDK_STARTS)
 
 
-def test_a_job_that_is_taken_during_a_stop_is_run(worker):
-    """If the stop signal comes while RunPod's answer is awaited, and that answer has a job, its result is reported."""
-    with ControlPlane() as runpod:
-        stopping = worker(runpod)
-        runpod.submit("before", SMALL)
-        runpod.result()
-        time.sleep(0.2)  # the next poll has begun
-        stopping.process.send_signal(signal.SIGTERM)
-        runpod.submit("meanwhile", SMALL)
-        assert stopping.process.wait(30) == 0
-        assert runpod.taken == ["before", "meanwhile"]
-        job_id, posted, _ = runpod.result(0)
-        assert (job_id, "output" in posted) == ("meanwhile", True)
-
-
 @pytest.mark.soak
 def test_a_suspended_machine_is_no_crash(worker):
     """Worker and ComfyUI are frozen for longer than anything may take, idle and in a run, and nothing is restarted."""
@@ -176,6 +161,42 @@ def test_a_suspended_machine_is_no_crash(worker):
             found, posted, _ = runpod.result()
             assert (found, json.loads(posted["output"]["info"])["attempts"]) == (job_id, 1)
         assert [pid for pid in frozen.family() if is_comfyui(pid)] == [comfyui]
+
+
+def polling(runpod, worker):
+    """Returns a worker that is ready and waits for a job."""
+    ready = worker(runpod)
+    ready.family()
+    time.sleep(1)
+    return ready
+
+
+def test_an_idle_worker_stops_at_once_and_takes_no_job(worker):
+    """SIGTERM while RunPod still thinks about the answer to a poll: exit status 0, and a later job is not taken."""
+    with ControlPlane() as runpod:
+        runpod.poll_s = 30
+        idle = polling(runpod, worker)
+        started_s = time.monotonic()
+        idle.process.terminate()
+        time.sleep(0.3)
+        runpod.submit("late", SMALL)
+        assert idle.process.wait(40) == 0
+        assert time.monotonic() - started_s < 2
+    assert runpod.taken == []
+
+
+def test_a_job_that_is_just_being_sent_at_a_stop_is_run(worker):
+    """SIGTERM when RunPod has sent the headers of a job: it is run, and its result posted."""
+    with ControlPlane() as runpod:
+        runpod.body_after_s = 1.0
+        stopped = polling(runpod, worker)
+        runpod.submit("slipped", SMALL)
+        until(lambda: runpod.taken)
+        time.sleep(0.3)
+        stopped.process.terminate()
+        assert stopped.process.wait(40) == 0
+        job_id, posted, _ = runpod.result(0)
+    assert (job_id, posted["output"]["status"]) == ("slipped", "success")
 
 
 def test_nothing_outlives_a_killed_worker(worker, tmp_path):
