@@ -79,4 +79,5 @@ def _add_job_id(record: logging.LogRecord) -> bool:
 
 
 def _log_exception(kind: type[BaseException], exc: BaseException | None, traceback: TracebackType | None) -> None:
-    log.critical("program failed", exc_info=(kind, exc or kind(), traceback))
+    if not issubclass(kind, SystemExit | KeyboardInterrupt):
+        log.critical("program failed", exc_info=(kind, exc or kind(), traceback))

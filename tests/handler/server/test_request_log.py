@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 from calls import JOBS, TXT2IMG, submit, until, when
@@ -138,3 +139,17 @@ def test_lines_of_a_job_have_its_id(lines):
         logging.getLogger("anything").warning("event", extra={"reason": "x"})
     logging.getLogger("anything").warning("event")
     assert [line.get("job_id") for line in lines()] == ["a-job", None]
+
+
+def test_what_nothing_catches_is_a_line_too(lines):
+    """An exception of a thread, a warning of a library; a thread that ends itself is neither."""
+    for end in (lambda: 1 / 0, sys.exit):
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", stacklevel=1)
+    exception, warning = lines()
+    assert (exception["event"], "ZeroDivisionError" in exception["exception"]) == ("program failed", True)
+    assert (warning["logger"], "old" in warning["event"]) == ("py.warnings", True)
