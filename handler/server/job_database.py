@@ -9,7 +9,8 @@ from pathlib import Path
 
 from handler.errors import StorageUnavailable
 
-VERSION = 1
+VERSION = 2  # of the table and of the requests in it
+APPLICATION_ID = 0x6C64616C  # tells our files from those of other programs; version 1 had none
 SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,6 +32,9 @@ CREATE INDEX jobs_by_status ON jobs (status, number);
 """
 
 
+COLUMNS = [line.split()[0] for line in SCHEMA.splitlines() if line.startswith("    ")]
+
+
 class JobDatabase:
     """One connection to the file. Safe to use from several threads, which wait for each other."""
 
@@ -42,19 +46,29 @@ class JobDatabase:
         """
         self._lock = threading.Lock()
         with _as_storage_errors():
+            if not path.exists():
+                _create(path)
+            elif path.stat().st_size == 0:
+                raise StorageUnavailable("jobs.sqlite3 is empty, so it was damaged; delete it to start anew")
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
+            self._check()
             os.chmod(path, 0o600)  # requests may contain the keys of a bucket  # noqa: PTH101
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
         with self.transaction() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise StorageUnavailable(f"the job file has version {version}, expected {VERSION}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _check(self) -> None:
+        """Raises StorageUnavailable if the file is another program's, or a newer version's."""
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        columns = [row["name"] for row in self._connection.execute("PRAGMA table_info(jobs)")]
+        if application != APPLICATION_ID and not (application == 0 and version == 1 and columns == COLUMNS):
+            raise StorageUnavailable("jobs.sqlite3 belongs to another program")
+        if version > VERSION:
+            raise StorageUnavailable(f"the job file has version {version}, this program reads up to {VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -76,6 +90,15 @@ class JobDatabase:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _create(path: Path) -> None:
+    """Creates the file completely or not at all, so that an empty one is never ours."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(part)) as connection:
+        connection.executescript(f"{SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};")
+    part.replace(path)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,12 @@
 """An accepted job as it is stored. Statuses and their names are RunPod's; times are seconds since 1970."""
 
+import json
+import sqlite3
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
 
 from handler.errors import GenerationError, JobCancelled, JobTimeout
 from handler.job.picture import Outcome
@@ -47,6 +51,8 @@ class JobRequest:
         is_sent_as_base64: whether the reply carries the picture itself, which REPLY_LIMIT_BYTES limits.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     input: Any
     s3_config: Any = field(default=None, repr=False)
     webhook: str | None = None
@@ -88,3 +94,20 @@ class JobRecord:
         if self.started_s is None or self.finished_s is None:
             return None
         return max(0, round(1000 * (self.finished_s - self.started_s)))
+
+
+def read(row: sqlite3.Row) -> JobRecord:
+    """Returns the job in a row; raises ValueError, TypeError, KeyError or AttributeError if it cannot be read."""
+    result = json.loads(row["outcome"]) if row["outcome"] else None
+    error = result.get("error") if result else None
+    return JobRecord(
+        id=row["id"],
+        status=Status(row["status"]),
+        request=TypeAdapter(JobRequest).validate_python(json.loads(row["request"])),
+        created_s=row["created_s"],
+        ends_s=row["ends_s"],
+        started_s=row["started_s"],
+        finished_s=row["finished_s"],
+        outcome=Outcome.from_json(result) if result and error is None else None,
+        error=error,
+    )

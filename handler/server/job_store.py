@@ -1,6 +1,7 @@
 """Accepted jobs and their results, in one SQLite file that outlives the program."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,15 @@ from handler.job.picture import Outcome
 from handler.server.clock import steady
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_database import JobDatabase
-from handler.server.job_record import JobRecord, JobRequest, Status
+from handler.server.job_record import JobRecord, JobRequest, Status, read
 
 MAX_ATTEMPTS = 2  # a job that was running when the program died is run once more
 CANCELLED = JobCancelled("the job was cancelled")
 RETRYABLE = (Status.FAILED, Status.TIMED_OUT)
 UNFINISHED = (Status.IN_QUEUE, Status.IN_PROGRESS)
+
+
+log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -73,12 +77,15 @@ class JobStore:
     def take(self) -> JobRecord | None:
         """Returns the job that was queued first, now IN_PROGRESS, or None if the queue is empty."""
         with self._transaction() as db:
-            row = db.execute(
-                "UPDATE jobs SET status = ?, started_s = ?, attempts = attempts + 1 WHERE number ="
-                " (SELECT min(number) FROM jobs WHERE status = ? AND ends_s > ?) RETURNING *",
-                (Status.IN_PROGRESS, self.now(), Status.IN_QUEUE, self.now()),
-            ).fetchone()
-            return _record(row) if row else None
+            while True:
+                row = db.execute(
+                    "UPDATE jobs SET status = ?, started_s = ?, attempts = attempts + 1 WHERE number ="
+                    " (SELECT min(number) FROM jobs WHERE status = ? AND ends_s > ?) RETURNING *",
+                    (Status.IN_PROGRESS, self.now(), Status.IN_QUEUE, self.now()),
+                ).fetchone()
+                record = self._read(db, row) if row else None
+                if record is None or not record.status.is_final:
+                    return record
 
     def complete(self, job_id: str, outcome: Outcome) -> bool:
         """Stores the result of a job, and returns True; a finished one does not change."""
@@ -159,7 +166,10 @@ class JobStore:
     def due_webhooks(self) -> list[JobRecord]:
         """Returns the finished jobs that have not been posted to their webhook."""
         with self._transaction() as db:
-            return [_record(row) for row in db.execute("SELECT * FROM jobs WHERE webhook_due ORDER BY number")]
+            return [
+                self._read(db, row)
+                for row in db.execute("SELECT * FROM jobs WHERE webhook_due ORDER BY number").fetchall()
+            ]
 
     def webhook_done(self, record: JobRecord) -> None:
         """Notes that this result was posted to the job's webhook, or that this was given up."""
@@ -216,7 +226,18 @@ class JobStore:
         ).fetchone()
         if row is None:
             raise NotFound("unknown job id or expired result")
-        return _record(row)
+        return self._read(db, row)
+
+    def _read(self, db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
+        """Returns the row as a job. If it cannot be read, the job has failed from now on, and the others go on."""
+        try:
+            return read(row)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.exception("stored job cannot be read", extra={"job_id": row["id"]})
+            self._fail(db, InternalError("the stored job could not be read"), "id = ?", row["id"])
+            readable = json.dumps(vars(JobRequest(None)))
+            db.execute("UPDATE jobs SET request = ?, webhook_due = 0 WHERE id = ?", (readable, row["id"]))
+            return read(db.execute("SELECT * FROM jobs WHERE id = ?", (row["id"],)).fetchone())
 
     def _check_queue(self, db: sqlite3.Connection) -> None:
         if self._count_queued(db) >= self._queue_limit:
@@ -225,19 +246,3 @@ class JobStore:
     @staticmethod
     def _count_queued(db: sqlite3.Connection) -> int:
         return int(db.execute("SELECT count(*) FROM jobs WHERE status = ?", (Status.IN_QUEUE,)).fetchone()[0])
-
-
-def _record(row: sqlite3.Row) -> JobRecord:
-    result = json.loads(row["outcome"]) if row["outcome"] else None
-    error = result.get("error") if result else None
-    return JobRecord(
-        id=row["id"],
-        status=Status(row["status"]),
-        request=JobRequest(**json.loads(row["request"])),
-        created_s=row["created_s"],
-        ends_s=row["ends_s"],
-        started_s=row["started_s"],
-        finished_s=row["finished_s"],
-        outcome=Outcome.from_json(result) if result and error is None else None,
-        error=error,
-    )

@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 
 import pytest
@@ -240,14 +241,63 @@ def test_a_file_of_something_else_is_rejected(tmp_path):
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_a_file_of_another_version_is_rejected(tmp_path):
-    """A job file of a newer version is an error."""
+def test_a_file_of_a_newer_version_is_rejected(opened, tmp_path):
+    """The message has both versions."""
+    opened().close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database:
+        database.execute("PRAGMA user_version = 7")
+    with pytest.raises(StorageUnavailable, match="version 7, this program reads up to 2"):
+        JobStore(tmp_path / "jobs.sqlite3", 10)
+
+
+def test_a_file_of_version_1_is_opened(opened, tmp_path):
+    """It had no application_id; its queued jobs run."""
+    store = opened()
+    add(store, "a")
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database:
+        database.execute("PRAGMA application_id = 0")
+        database.execute("PRAGMA user_version = 1")
+    assert opened().take().id == "a"
+    assert opened().get("a").status is Status.IN_QUEUE
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_database_of_another_program_is_not_touched(tmp_path, version):
+    """It keeps its tables, and gets none of ours."""
     path = tmp_path / "jobs.sqlite3"
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 7")
-    database.close()
-    with pytest.raises(StorageUnavailable, match="version 7, expected 1"):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE jobs (name TEXT)")
+        database.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(StorageUnavailable, match="another program"):
         JobStore(path, 10)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_a_damaged_one(tmp_path):
+    """A new file is never empty, so this one had jobs in it."""
+    (tmp_path / "jobs.sqlite3").touch()
+    with pytest.raises(StorageUnavailable, match="was damaged"):
+        JobStore(tmp_path / "jobs.sqlite3", 10)
+
+
+@pytest.mark.parametrize(
+    "request_json",
+    ['{"input": {}, "unknown": 1}', '{"input": {}, "ttl_s": "soon"}', "[]", "not JSON", '{"webhook": null}'],
+)
+def test_a_row_that_cannot_be_read_fails_alone(opened, tmp_path, request_json):
+    """The job has failed with `internal`, also after a restart, and the next one runs."""
+    store = opened()
+    add(store, "poison", "b", webhook="http://127.0.0.1/")
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET request = ? WHERE id = 'poison'", (request_json,))
+    store = opened()
+    assert store.take().id == "b"
+    assert (store.get("poison").status, store.get("poison").error.split(":")[0]) == (Status.FAILED, "internal")
+    assert store.due_webhooks() == []
+    assert opened().get("poison").status is Status.FAILED
 
 
 def test_the_file_is_for_its_owner_only(tmp_path, store):
