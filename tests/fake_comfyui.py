@@ -67,7 +67,9 @@ def planned(name):
     plan = json.loads(PLAN.read_text())
     fault = plan[name].pop(0) if plan[name] else ""
     plan["seen"].append(f"{name[:-1]} {fault}".strip())
-    PLAN.write_text(json.dumps(plan))
+    written = PLAN.with_suffix(".new")
+    written.write_text(json.dumps(plan))
+    written.replace(PLAN)  # a test may kill this process or read the plan at any moment
     return fault
 
 

@@ -17,8 +17,11 @@ from handler import proxies
 from handler.cli.sources import Remote, Unreachable
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
+from handler.errors import InvalidInput
 from handler.job.buckets import own_bucket
 from handler.server import webhooks
+from handler.server.job_record import JobRequest
+from handler.server.job_store import JobStore
 from handler.settings import Settings
 from handler.weights.download import Downloader, DownloadFailed
 from handler.weights.manifest import Entry
@@ -115,7 +118,7 @@ def comfyui_websocket(address, _):
 
 def another_server(address, _):
     with Remote([{"prompt": "an apple"}], f"http://{address}", "local", None, 5) as source:
-        assert source.draw(0, lambda *_: None).png == CONTENT
+        assert source.draw(0, lambda *_: None).encoded == CONTENT
 
 
 def hub(address, folder):
@@ -132,12 +135,17 @@ def bucket(address, _):
     assert own.put("alpha_1_abcdef.png", b"PNG").startswith(f"http://{address}/pictures/")
 
 
-def webhook(address, _):
-    async def post():
-        async with proxies.async_client(timeout=5) as client:
-            await webhooks._post_once(client, f"http://{address}/hook", {})
+def webhook(address, folder):
+    store = JobStore(folder / "jobs.sqlite", queue_limit=1)
+    store.add_failed("1", JobRequest({}, webhook=f"http://{address}/hook"), 60.0, InvalidInput("no prompt"))
 
-    asyncio.run(post())
+    async def post():
+        async with webhooks.Webhooks(store, None, None).running():
+            while store.due_webhooks():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(post(), 5))
+    store.close()
 
 
 CLIENTS = [comfyui, comfyui_websocket, another_server, hub, bucket, webhook]

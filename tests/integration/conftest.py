@@ -41,8 +41,13 @@ def fault_nodes(tmp_path_factory):
 @pytest.fixture
 def planned_fault(fault_nodes):
     """Makes the next calls in ComfyUI fail: `planned_fault(sample=["cuda"])`."""
-    yield lambda **plan: (fault_nodes / "plan.json").write_text(json.dumps(plan))
-    (fault_nodes / "plan.json").write_text("{}")
+
+    def write(**plan):
+        (fault_nodes / "new.json").write_text(json.dumps(plan))
+        (fault_nodes / "new.json").replace(fault_nodes / "plan.json")  # ComfyUI may read it at this moment
+
+    yield write
+    write()
 
 
 @pytest.fixture(scope="session")

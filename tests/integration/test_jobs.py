@@ -286,12 +286,14 @@ def node(title, class_type, **inputs):
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
 
 
-def test_a_partly_valid_graph_is_an_error(fails_with):
-    """ComfyUI would answer 200 and run the valid part; here the job fails and nothing is left running."""
-    fails_with(
-        lambda graph: graph.update({"10": node("Second", "SaveAlphaImageWebsocket")}),
-        "workflow_rejected: Second: Required input is missing (images)",
-    )
+def test_a_node_that_the_picture_does_not_need_is_not_run(variant, small):
+    """ComfyUI would reject or run it; a broken second output does not cost the picture."""
+
+    def change(graph, params):
+        tiny(graph, params)
+        graph["10"] = node("Second", "SaveAlphaImageWebsocket")
+
+    assert works(variant(change, profile="sdxl"), small)
 
 
 def test_an_opaque_picture_is_an_error(fails_with):

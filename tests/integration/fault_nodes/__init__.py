@@ -4,6 +4,7 @@ The plan has a list for each place; each call there takes the first entry off, a
 """
 
 import json
+import threading
 from pathlib import Path
 
 import comfy.sample
@@ -11,15 +12,19 @@ import execution
 import torch
 
 NODE_CLASS_MAPPINGS = {}
+LOCK = threading.Lock()  # graphs run in another thread than the server
 PLAN = Path(__file__).with_name("plan.json")
 CUDA = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
 
 
 def fails(place):
-    plan = json.loads(PLAN.read_text())
-    fault = plan[place].pop(0) if plan.get(place) else ""
-    PLAN.write_text(json.dumps(plan))
-    return fault
+    with LOCK:
+        plan = json.loads(PLAN.read_text())
+        if not plan.get(place):
+            return ""
+        fault = plan[place].pop(0)
+        PLAN.write_text(json.dumps(plan))
+        return fault
 
 
 def sample(*args, **kwargs):
