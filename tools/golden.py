@@ -94,7 +94,7 @@ def compare(generator: Generator, case: golden.Case, profile: str, scale: int) -
     path = case.expected(profile)
     expected = path.read_bytes() if path.exists() else None
     try:
-        got = generator.generate(generator.parse(case.sized_for(scale)), Deadline(TIMEOUT_S)).png
+        got = generator.generate(generator.parse(case.sized_for(scale)), Deadline(TIMEOUT_S)).encoded
         if expected is None:
             return Outcome(case, got, None, same=False, words="no stored picture to compare with")
         pictures = golden.pixels(expected), golden.pixels(got)

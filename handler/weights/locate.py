@@ -3,6 +3,7 @@
 What this user cannot read counts as missing; a warning names it, once.
 """
 
+import errno
 import functools
 import logging
 import os
@@ -17,6 +18,7 @@ from handler.workflow.workflow import ModelFile
 
 log = logging.getLogger(__name__)
 
+OWN_LACK = (errno.EMFILE, errno.ENFILE)  # of file descriptors: it says nothing about the file
 HUB_URL = re.compile(re.escape(HUB) + r"/([^/]+)/([^/]+)/resolve/([0-9a-f]{40})/(.+)")
 
 
@@ -124,6 +126,8 @@ def _is_file(path: Path) -> bool:
             return False
         path.open("rb").close()  # unlike os.access(), the truth on network volumes
     except OSError as exc:
+        if exc.errno in OWN_LACK:
+            return True
         _warn(path, exc.strerror)
         return False
     return True
@@ -136,6 +140,8 @@ def _is_dir(path: Path) -> bool:
         os.scandir(path).close()
         (path / "..").stat()  # needs the right to enter the folder
     except OSError as exc:
+        if exc.errno in OWN_LACK:
+            return True
         _warn(path, exc.strerror)
         return False
     return True
