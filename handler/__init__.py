@@ -1,3 +1,3 @@
 """The worker: takes a job, runs the stored ComfyUI workflow, returns a transparent PNG."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -140,6 +140,11 @@ def _reason(answer: Mapping[str, Any], graph: Graph) -> str:
     return "; ".join(faults[:NAMED_FAULTS])
 
 
+def device_name(name: str) -> str:
+    """Returns the GPU's name out of "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"; "cpu" stays."""
+    return name.partition(" : ")[0].split(" ", maxsplit=1)[-1]
+
+
 def with_files(connect: Callable[[], Connected]) -> Connected:
     """Returns what `connect` returns, which is tried for FILES_WAIT_S if this process has no file descriptor for it.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import websocket
 
-from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer, NoFiles, with_files
+from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer, NoFiles, device_name, with_files
 from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, GenerationError, InternalError
@@ -87,7 +87,7 @@ class ComfyClient:
             return False
         system = stats["system"]
         self.versions = {"comfyui": system["comfyui_version"], "torch": system["pytorch_version"]}
-        self.device = _device(stats["devices"][0]["name"])
+        self.device = device_name(stats["devices"][0]["name"])
         return True
 
     def run(self, graph: Graph, output_node: str, deadline: Deadline, on_progress: OnProgress | None = None) -> Run:
@@ -239,11 +239,6 @@ class ComfyClient:
         run.finish_from(entry)
         self._api.forget([run.prompt_id])
         return True
-
-
-def _device(name: str) -> str:
-    """Returns the GPU's name out of "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"; "cpu" stays."""
-    return name.partition(" : ")[0].split(" ", maxsplit=1)[-1]
 
 
 def _parse(opcode: int, payload: bytes) -> Message | PictureFrame | None:

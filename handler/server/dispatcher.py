@@ -209,9 +209,8 @@ class Dispatcher:
             return self._running
 
     async def _run(self, running: RunningJob) -> None:
-        shape = reply.Shape.of(self._settings)
         try:
-            picture, outcome = await asyncio.to_thread(running.run, self._runner, shape)
+            picture, outcome = await asyncio.to_thread(running.run, self._runner, reply.Shape.of(self._settings))
             await self._results.complete(running, picture, outcome)
         except GenerationError as exc:
             if isinstance(exc, ENDS_WITH_US) and await self._put_back(running):
