@@ -23,7 +23,7 @@ console = Console(highlight=False, soft_wrap=True)
 def lint(chosen: Names = None) -> None:
     """Checks workflows without ComfyUI, against a recording of its node classes; prints one finding per line.
 
-    Exit status: 0 jobs can run, 1 they cannot, 2 there is no such workflow.
+    Exit status: 0 jobs can run, 1 they cannot, 2 the workflow does not exist.
     """
     found = settings()
     failed = False

@@ -193,7 +193,7 @@ def test_a_title_that_params_name_must_be_unique(faults):
 
 
 def test_titles_that_params_do_not_name_may_repeat(edited):
-    """Two nodes with the same title are no fault if nothing is found by it."""
+    """Two nodes may have the same title if no parameter names it."""
 
     def edit(graph):
         graph["10"] = node("VAE Decode", "VAEDecodeTiled", samples=["6", 0], vae=["1", 2])
