@@ -68,7 +68,7 @@ def stopped(server, *signums, also=()):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, *(also(signum) for signum in (signal.SIGINT, signal.SIGHUP))])
 def test_a_signal_to_the_whole_group_fails_no_job(serve, signum):
-    """What `systemctl stop` and Ctrl+C send, also to ComfyUI: ComfyUI ignores it, and the running job finishes in time."""
+    """After a signal to ComfyUI as well, as `systemctl stop` and Ctrl+C send it, the running job finishes in time."""
     server = serve(graphs=["slow"])
     job_id = server.run()
     until_running(server, job_id)
