@@ -74,7 +74,7 @@ def test_an_opaque_full_warm_up_is_an_error(opaque):
 
 def test_a_fast_warm_up_may_be_opaque(opaque):
     """One step shows nothing yet; it only loads the models."""
-    prepare(opaque(warm_up="fast"))
+    prepare(opaque(warm_up="fast"))  # raises nothing
 
 
 @pytest.fixture

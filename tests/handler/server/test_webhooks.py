@@ -161,6 +161,16 @@ def test_receivers_that_do_not_answer_wait_for_each_other(make, monkeypatch):
     monkeypatch.setattr(webhooks, "WEBHOOK_TIMEOUT_S", 0.2)
     monkeypatch.setattr(webhooks, "WEBHOOK_WAIT_S", 0.01)
     monkeypatch.setattr(webhooks, "POSTS_AT_ONCE", 2)
+    post_once, counts = webhooks.Webhooks._post_once, [0]
+
+    async def counted(*arguments):
+        counts.append(counts[-1] + 1)
+        try:
+            await post_once(*arguments)
+        finally:
+            counts.append(counts[-1] - 1)
+
+    monkeypatch.setattr(webhooks.Webhooks, "_post_once", counted)
     client = make()
     with receiver(b"") as (slow, _), Hook(200) as hook:
         for _ in range(6):
@@ -168,3 +178,4 @@ def test_receivers_that_do_not_answer_wait_for_each_other(make, monkeypatch):
         submit(client, webhook=f"http://{hook.address}/")
         until(lambda: hook.received)
         until(lambda: not due(client))
+    assert max(counts) == 2
