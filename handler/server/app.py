@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 import handler
-from handler.server import alpha_api, background, error_responses, openai_api, openapi, operations, runpod_api
+from handler.server import alpha_api, error_responses, openai_api, openapi, operations, runpod_api
 from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, PlainPaths, is_loopback, origin_of
 from handler.server.request_log import RequestLog
 from handler.server.service import Service
@@ -22,9 +22,9 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         readiness = service.readiness
-        async with service.dispatcher.running(lambda: readiness.can_draw, readiness.comfyui.stop):
-            preparation = background.start(readiness.prepare())
-            watch = background.start(service.watch.run(lambda: openapi.forget(app)))
+        async with service.dispatcher.running(service.background, readiness):
+            preparation = service.background.start(readiness.prepare())
+            watch = service.background.start(service.watch.run(lambda: openapi.forget(app)))
             # The first call takes 0.2 s, which requests should not wait for.
             description = asyncio.create_task(asyncio.to_thread(app.openapi))
             yield

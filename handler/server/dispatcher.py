@@ -7,17 +7,18 @@ import logging
 import time
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from handler.errors import GenerationError, InvalidInput, StorageUnavailable
 from handler.job import reply
 from handler.job.runner import Runner
-from handler.server import background
+from handler.server.background import Background
 from handler.server.cleanup import clean_up
 from handler.server.job_record import JobRecord, JobRequest, Status
 from handler.server.job_store import CANCELLED, JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
+from handler.server.readiness import Readiness
 from handler.server.results import ENDS_WITH_US, Results
 from handler.server.running_job import RunningJob
 from handler.server.webhooks import Webhooks
@@ -55,14 +56,13 @@ class Dispatcher:
         self._results = Results(store, pictures, self._stopping)
 
     @contextlib.asynccontextmanager
-    async def running(self, can_draw: Callable[[], bool], stop_drawing: Callable[[], None]) -> AsyncIterator[None]:
-        """Runs jobs during the block, while the worker can draw.
+    async def running(self, background: Background, readiness: Readiness) -> AsyncIterator[None]:
+        """Runs jobs during the block, while the worker can draw; then stops ComfyUI.
 
-        At its end the running job has STOP_GRACE_S from the first `stop` on; otherwise it is queued again for the
-        next start. `stop_drawing` then ends ComfyUI, in a thread, whether or not it reacts.
+        The running job has STOP_GRACE_S from the first `stop` on; otherwise it is queued again for the next start.
         """
-        async with self._webhooks.running():
-            loop = background.start(self._run_jobs(can_draw))
+        async with self._webhooks.running(background):
+            loop = background.start(self._run_jobs(readiness))
             timed_out = functools.partial(self._on_finished, status=Status.TIMED_OUT)
             cleanup = background.start(clean_up(self._store, self._pictures, self._settings, timed_out))
             try:
@@ -74,9 +74,9 @@ class Dispatcher:
                 if self._running is not None:
                     self._running.deadline.cancel()
                     await asyncio.wait([loop], timeout=INTERRUPT_GRACE_S)
-                await asyncio.to_thread(stop_drawing)
+                await asyncio.to_thread(readiness.comfyui.stop)
                 await asyncio.wait([loop], timeout=ABANDON_GRACE_S)
-                if self._running is not None:  # it waits for something else, such as a bucket
+                if self._running is not None and not loop.done():  # it waits for something else, such as a bucket
                     await self._put_back(self._running)
                 loop.cancel()
                 await asyncio.wait([loop, cleanup])
@@ -181,9 +181,9 @@ class Dispatcher:
         self._results.check(job_id)
         return record
 
-    async def _run_jobs(self, can_draw: Callable[[], bool]) -> None:
+    async def _run_jobs(self, readiness: Readiness) -> None:
         while not self._stopping.is_set():
-            if not can_draw():
+            if not readiness.can_draw:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), READY_POLL_S)
                 continue
@@ -221,8 +221,9 @@ class Dispatcher:
         else:
             self._metrics.observe(outcome.info["seconds"])
             status = Status.COMPLETED
+        finally:
+            running.finished.set()
         self._running = None
-        self._wake(running)
         self._on_finished(running.id, status)
 
     async def _put_back(self, running: RunningJob) -> bool:
@@ -232,7 +233,6 @@ class Dispatcher:
                 return False
             await self._results.put_back(running.id)
             self._running = None
-            running.finished.set()
             return True
 
     def _wake(self, running: RunningJob) -> None:

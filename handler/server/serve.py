@@ -13,13 +13,14 @@ from types import FrameType
 
 import uvicorn
 
-from handler.errors import StorageUnavailable
+from handler.errors import InternalError, StorageUnavailable
 from handler.job import preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.app import make_app
+from handler.server.background import Background
 from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, raise_file_limit
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
@@ -32,6 +33,7 @@ from handler.settings import Settings
 
 REQUESTS_STOP_S = 3  # after a stop signal, for requests that are being handled
 STOP_LIMIT_S = 7.5  # for everything; container engines kill after ten seconds
+EXIT_CRASHED = 1
 KEEP_ALIVE_S = 75  # longer than the 60 s of load balancers, which may reuse a connection until then
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def serve(generator: Generator, settings: Settings) -> None:
     Raises:
         StorageUnavailable: DATA_DIR cannot be used, or another server uses it.
         CannotListen: the system refuses the address.
+        InternalError: a background task crashed.
     """
     raise_file_limit()
     pictures = PictureStore(settings.data_dir / "pictures")
@@ -76,6 +79,7 @@ def serve(generator: Generator, settings: Settings) -> None:
             dispatcher = Dispatcher(store, Runner(generator, buckets), pictures, settings, metrics)
             service = Service(
                 settings=settings,
+                background=Background(),
                 dispatcher=dispatcher,
                 store=store,
                 pictures=pictures,
@@ -94,10 +98,14 @@ def serve(generator: Generator, settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """Passes a stop signal on to the dispatcher at once, because requests that wait for a job end only then."""
+    """Stops at a stop signal, or when a background task has crashed.
+
+    The dispatcher is stopped at once, because requests that wait for a job end only then.
+    """
 
     def __init__(self, service: Service) -> None:
         self._dispatcher = service.dispatcher
+        self._background = service.background
         logging.getLogger("uvicorn.error").addFilter(_is_not_logged_by_us)
         super().__init__(
             uvicorn.Config(
@@ -115,12 +123,29 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by uvicorn in the event loop's thread. Ends the process if threads keep it alive for too long."""
+        """Called by uvicorn in the event loop's thread."""
+        self._stop_dispatcher(128 + sig)
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; returns whether to stop."""
+        if self._background.has_crashed and not self.should_exit:
+            self._stop_dispatcher(EXIT_CRASHED)
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until it is stopped; raises InternalError if that was because of a crash."""
+        super().run(sockets)
+        if self._background.has_crashed:
+            raise InternalError("a background task crashed, see the log")
+
+    def _stop_dispatcher(self, status: int) -> None:
+        """Also ends the process with `status` if threads keep it alive for too long."""
         self._dispatcher.stop()
-        limit = threading.Timer(STOP_LIMIT_S, _leave, [128 + sig])
+        limit = threading.Timer(STOP_LIMIT_S, _leave, [status])
         limit.daemon = True
         limit.start()
-        super().handle_exit(sig, frame)
 
 
 def _leave(status: int) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from handler.server.background import Background
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
@@ -25,6 +26,7 @@ class Service:
     """
 
     settings: Settings
+    background: Background
     dispatcher: Dispatcher
     store: JobStore
     pictures: PictureStore

@@ -12,6 +12,7 @@ from handler import proxies
 from handler.errors import GenerationError, StorageUnavailable
 from handler.job.reply import Shape
 from handler.server import background
+from handler.server.background import Background
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord
 from handler.server.job_status import status_of
@@ -43,7 +44,7 @@ class Webhooks:
         self._job_finished.set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, background: Background) -> AsyncIterator[None]:
         """Posts webhooks during the block. Those that are not done at its end remain due for the next start."""
         loop = background.start(self._post_due())
         try:

@@ -9,6 +9,7 @@ from handler.errors import NodeFailed
 from handler.job import profiles
 from handler.job.picture import Picture
 from handler.job.runner import Runner
+from handler.server.background import Background
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
@@ -90,6 +91,7 @@ def painted_service(settings, buckets=None):
     store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
     service = Service(
         settings=settings,
+        background=Background(),
         dispatcher=Dispatcher(store, Runner(painter, buckets), pictures, settings, metrics),
         store=store,
         pictures=pictures,
