@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from handler.comfyui.launch import has_gpu, on_cpu
+from handler.comfyui.machine import has_gpu, on_cpu
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import GenerationError

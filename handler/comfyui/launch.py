@@ -9,7 +9,6 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
@@ -129,16 +128,6 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def has_gpu() -> bool:
-    """Returns whether there is a GPU that PyTorch can use: an NVIDIA device, WSL's, or Apple's own."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or sys.platform == "darwin"
-
-
-def on_cpu(settings: Settings) -> bool:
-    """Returns whether ComfyUI runs without a GPU."""
-    return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
 
 
 def _python(settings: Settings) -> Path:

@@ -1,6 +1,7 @@
 """What ComfyUI's options depend on: GPUs, CPUs and installed packages of this machine."""
 
 import os
+import sys
 from pathlib import Path
 
 from handler.comfyui import gpu
@@ -18,6 +19,16 @@ def look(settings: Settings) -> Machine:
         found = []
     packages = settings.comfyui_dir / "venv" / "lib"
     return Machine(found, usable_cpus(), any(packages.glob("python3*/site-packages/xformers")))
+
+
+def has_gpu() -> bool:
+    """Returns whether there is a GPU that PyTorch can use: an NVIDIA device, WSL's, or Apple's own."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or sys.platform == "darwin"
+
+
+def on_cpu(settings: Settings) -> bool:
+    """Returns whether ComfyUI runs without a GPU."""
+    return settings.device == "cpu" or (settings.device == "auto" and not has_gpu())
 
 
 def usable_cpus(cgroups: Path = CGROUPS) -> int:

@@ -132,7 +132,7 @@ class ComfyProcess:
     def options(self) -> options.Options:
         """Returns how ComfyUI is started on this machine, and why."""
         settings = self._settings
-        return options.choose(settings, machine.look(settings), launch.on_cpu(settings), self._xformers_failure)
+        return options.choose(settings, machine.look(settings), machine.on_cpu(settings), self._xformers_failure)
 
     def avoid_xformers(self, reason: str) -> bool:
         """Stops ComfyUI, which starts with PyTorch's attention from now on.

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from handler.comfyui.gpu import GpuUnavailable, LibraryMissing, gpus
-from handler.comfyui.launch import NO_SCRATCH, has_gpu
+from handler.comfyui.launch import NO_SCRATCH
+from handler.comfyui.machine import has_gpu
 from handler.errors import ModelMissing, NoGpu, StorageUnavailable
-from handler.job.profiles import FALLBACK_PROFILE, missing_models
+from handler.job.profiles import FALLBACK_PROFILE
 from handler.settings import Settings
 from handler.weights import header, locate
 from handler.workflow.workflow import Workflow
@@ -37,7 +38,7 @@ def check_gpu(settings: Settings, workflow: Workflow) -> None:
 
 def check_weights(settings: Settings, workflow: Workflow) -> None:
     """Raises ModelMissing if a weight file is not found, cannot be read, or was cut short."""
-    if missing := missing_models(workflow, settings):
+    if missing := locate.missing(workflow.models, settings):
         names = " and ".join(map(str, missing))
         raise ModelMissing(f"{names} missing or unreadable in MODELS_DIR, WEIGHTS_DIRS and HF_CACHE_DIR")
     for file in workflow.models:

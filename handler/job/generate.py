@@ -7,7 +7,7 @@ from typing import Any
 
 import handler
 from handler.comfyui.client import ComfyClient, OnProgress
-from handler.comfyui.launch import on_cpu
+from handler.comfyui.machine import on_cpu
 from handler.comfyui.process import ComfyProcess
 from handler.comfyui.recovery import Attempts
 from handler.comfyui.run import Run
@@ -22,7 +22,6 @@ from handler.errors import (
 )
 from handler.job import alpha_check, fitness, formats, seeds
 from handler.job.picture import Picture, new_filename, stage_seconds
-from handler.job.profiles import missing_models
 from handler.settings import Settings
 from handler.weights import embeddings, locate
 from handler.workflow.graph import Graph
@@ -150,7 +149,7 @@ class Generator:
     def _check_machine(self) -> None:
         if not self._gpu_checked:  # asking the driver takes longer than looking for files
             self.check_gpu()
-        if missing := missing_models(self.workflow, self.settings):
+        if missing := locate.missing(self.workflow.models, self.settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
     def _draw(self, graph: Graph, drawing: "_Drawing") -> tuple[Run, ComfyClient, float]:

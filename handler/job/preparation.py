@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from handler.comfyui.launch import on_cpu
+from handler.comfyui.machine import on_cpu
 from handler.deadline import Deadline
 from handler.errors import BadPicture, ComfyCrashed, NodeFailed, NotTransparent
 from handler.job.generate import Generator

@@ -8,7 +8,7 @@ from handler.settings import Settings
 from handler.weights import header, locate
 from handler.workflow.build import NO_OVERRIDES, build
 from handler.workflow.graph import Finding
-from handler.workflow.workflow import ModelFile, Workflow
+from handler.workflow.workflow import Workflow
 
 STORED_PROFILE = "sdxl"  # the stored graph is written for it, so it has no file of overrides
 FALLBACK_PROFILE = "tiny"
@@ -41,11 +41,11 @@ def read(settings: Settings) -> Workflow:
     if settings.profile != "auto":
         return _load(settings, settings.profile)
     workflow = _load(settings, STORED_PROFILE)
-    missing = missing_models(workflow, settings)
+    missing = locate.missing(workflow.models, settings)
     if not missing:
         return workflow
     fallback = _load(settings, FALLBACK_PROFILE)
-    if missing_models(fallback, settings):  # an image without any weights: SDXL's are the ones to provide
+    if locate.missing(fallback.models, settings):  # an image without any weights: SDXL's are the ones to provide
         return workflow
     log.warning("SDXL weights not found, using the tiny model", extra={"missing": [str(file) for file in missing]})
     return fallback
@@ -68,11 +68,6 @@ def is_merged(workflow: Workflow, settings: Settings) -> bool | None:
         except header.BadHeader:
             return None
     return merged
-
-
-def missing_models(workflow: Workflow, settings: Settings) -> list[ModelFile]:
-    """Returns the weight files that the workflow needs and that cannot be found."""
-    return [file for file in workflow.models if locate.find(file, settings) is None]
 
 
 def _load(settings: Settings, profile: str) -> Workflow:

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +43,11 @@ def find(file: ModelFile, settings: WeightSettings) -> Found | None:
             return Found(path, folder)
     in_cache = cached(settings).get(PurePosixPath(file.folder, file.name))
     return Found(in_cache, settings.hf_cache_dir) if in_cache else None
+
+
+def missing(files: Iterable[ModelFile], settings: WeightSettings) -> list[ModelFile]:
+    """Returns the weight files that are not here."""
+    return [file for file in files if find(file, settings) is None]
 
 
 def find_listed(entry: Entry, settings: WeightSettings, on_size: OnSize = lambda _: None) -> Found | None:

@@ -5,8 +5,9 @@ import pytest
 
 from handler.errors import ModelMissing, WorkflowInvalid
 from handler.job.fitness import check_weights
-from handler.job.profiles import load, missing_models
+from handler.job.profiles import load
 from handler.settings import Settings
+from handler.weights import locate
 
 WORKFLOWS = Path(__file__).parents[3] / "workflows"
 
@@ -45,7 +46,7 @@ def test_a_set_profile_is_taken_whatever_is_there(settings):
     """PROFILE=sdxl never falls back to the tiny model; the missing files are known by name."""
     workflow = load(settings.model_copy(update={"profile": "sdxl"}))
     assert workflow.profile == "sdxl"
-    assert [str(file) for file in missing_models(workflow, settings)] == [
+    assert [str(file) for file in locate.missing(workflow.models, settings)] == [
         "models/checkpoints/sd_xl_base_1.0.safetensors",
         "models/layer_model/layer_xl_transparent_attn.safetensors",
         "models/layer_model/vae_transparent_decoder.safetensors",

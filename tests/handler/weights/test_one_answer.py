@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from handler.cli import checks, models
 from handler.job import profiles
 from handler.settings import Settings
+from handler.weights import locate
 from handler.workflow.workflow import ModelFile
 from tests.loopback import LoopbackServer
 
@@ -80,7 +81,7 @@ def answers(settings):
     """Returns what each of the five says: whether all three files are here."""
     listed = run("list").stdout.splitlines()
     return {
-        "worker": not profiles.missing_models(profiles.load(settings), settings),
+        "worker": not locate.missing(profiles.load(settings).models, settings),
         "doctor": all(checks._weight(settings, ModelFile(*name.split("/"))).fact != "missing" for name in NAMES),
         "list": len(listed) == 3 and all("present" in line for line in listed),
         "fetch": run("fetch").exit_code == 0,
