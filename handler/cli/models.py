@@ -17,7 +17,7 @@ from rich.progress import (
 
 from handler.cli.terminal import EXIT_USAGE, Commands, fail, settings
 from handler.settings import WeightSettings
-from handler.weights import locate, manifest
+from handler.weights import listed, locate, manifest
 from handler.weights.download import Downloader
 from handler.weights.locate import Found
 from handler.weights.manifest import DEFAULT_SECTION, BadList, Entry, WrongFile
@@ -69,7 +69,7 @@ def verify(sections: Sections = None) -> None:
         bars = _Bars(progress)
         for entry in entries:
             try:
-                found = locate.verify(entry, chosen, functools.partial(bars.size, entry))
+                found = listed.verify(entry, chosen, functools.partial(bars.size, entry))
             except WrongFile as exc:
                 failed = True
                 _report(entry, f"failed: {exc}")
@@ -83,7 +83,7 @@ def list_files() -> None:
     """Shows which files of models.txt are present, judged by size, and in which folder; needs no network."""
     chosen = settings()
     for entry in _entries(chosen, None):
-        state, found = locate.state(entry, chosen)
+        state, found = listed.state(entry, chosen)
         size = f"{'about ' if entry.is_rough else ''}{entry.size_bytes / 1e6:,.0f} MB"
         typer.echo(f"{entry.section:<7} {state:<15} {size:>14}  {entry}{_elsewhere(found, chosen)}")
 

@@ -17,7 +17,7 @@ import httpx
 import handler
 from handler import proxies
 from handler.settings import WeightSettings
-from handler.weights import locate
+from handler.weights import listed
 from handler.weights.manifest import HUB, Entry
 from handler.weights.transfer import DownloadFailed, Part, Transfer
 
@@ -68,7 +68,7 @@ class Downloader:
         models_dir = self._settings.models_dir
         missing = []
         for entry in entries:
-            if locate.find_listed(entry, self._settings, functools.partial(self._on_size, entry)):
+            if listed.find(entry, self._settings, functools.partial(self._on_size, entry)):
                 yield entry, None
             else:
                 missing.append(entry)

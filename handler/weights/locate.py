@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from handler.settings import WeightSettings
 from handler.weights import manifest
-from handler.weights.manifest import HUB, Entry, OnSize, WrongFile
+from handler.weights.manifest import HUB
 from handler.workflow.workflow import ModelFile
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def find(file: ModelFile, settings: WeightSettings) -> Found | None:
     """Returns the weight file that ComfyUI loads under this name, or None if it is missing."""
     for folder in (settings.models_dir, *volumes(settings)):
         path = folder / file.folder / file.name
-        if _is_file(path):
+        if is_readable(path):
             return Found(path, folder)
     in_cache = cached(settings).get(PurePosixPath(file.folder, file.name))
     return Found(in_cache, settings.hf_cache_dir) if in_cache else None
@@ -48,53 +48,6 @@ def find(file: ModelFile, settings: WeightSettings) -> Found | None:
 def missing(files: Iterable[ModelFile], settings: WeightSettings) -> list[ModelFile]:
     """Returns the weight files that are not here."""
     return [file for file in files if find(file, settings) is None]
-
-
-def find_listed(entry: Entry, settings: WeightSettings, on_size: OnSize = lambda _: None) -> Found | None:
-    """Returns the file that the entry describes, or None if it is missing or not that file.
-
-    The size decides. If the list has only an estimate of it, the file is read and the hash decides.
-
-    Args:
-        on_size: called with the number of bytes read so far.
-    """
-    found = find(entry.file, settings)
-    if found is None:
-        return None
-    if not entry.is_rough:
-        return found if _size(found.path) == entry.size_bytes else None
-    try:
-        manifest.check(entry, found.path, on_size)
-    except WrongFile:
-        return None
-    return found
-
-
-def verify(entry: Entry, settings: WeightSettings, on_size: OnSize = lambda _: None) -> Found:
-    """Reads the whole file and returns it.
-
-    Args:
-        on_size: called with the number of bytes read so far.
-
-    Raises:
-        WrongFile: the file is missing, cannot be read, or has another size or hash.
-    """
-    found = find(entry.file, settings)
-    if found is None:
-        raise WrongFile("missing")
-    manifest.check(entry, found.path, on_size)
-    return found
-
-
-def state(entry: Entry, settings: WeightSettings) -> tuple[str, Found | None]:
-    """Returns "present", "wrong size", "missing" or "N % downloaded", judged by sizes alone, and the file."""
-    found = find(entry.file, settings)
-    if found is not None:
-        return "present" if entry.fits(_size(found.path)) else "wrong size", found
-    part = entry.part(settings.models_dir)
-    if not _is_file(part):
-        return "missing", None
-    return f"{min(99, 100 * _size(part) // entry.size_bytes)} % downloaded", None
 
 
 def volumes(settings: WeightSettings) -> list[Path]:
@@ -121,12 +74,13 @@ def cached(settings: WeightSettings) -> dict[PurePosixPath, Path]:
             owner, name, revision, file = match.groups()
             repository = settings.hf_cache_dir / f"models--{owner}--{name}"
             for path in (repository / "snapshots" / revision / file, repository / "blobs" / entry.sha256):
-                if entry.path not in found and _is_file(path):
+                if entry.path not in found and is_readable(path):
                     found[entry.path] = path
     return found
 
 
-def _is_file(path: Path) -> bool:
+def is_readable(path: Path) -> bool:
+    """Returns whether the file is there and can be read."""
     try:
         if not path.is_file():
             return False
@@ -157,11 +111,3 @@ def _is_dir(path: Path) -> bool:
 def _warn(path: Path, reason: str) -> None:
     """Logs once that a file or folder is there but cannot be used."""
     log.warning("weights cannot be read", extra={"path": str(path), "reason": reason})
-
-
-def _size(path: Path) -> int:
-    """Returns the size in bytes, or -1 if the file has just vanished."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
