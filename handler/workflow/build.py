@@ -98,6 +98,7 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
         warm_up=warm_up,
         keeps_size=not lint.changes_size(graph, output_node, size_nodes(places, size)),
         _graph=graph,
+        _needed=outputs.needed(graph, output_node),
         _places=places,
         _info=info,
         _size=size,

@@ -1,6 +1,5 @@
 """Which node of a graph sends the picture, and what of the graph has to run for it."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,11 +66,6 @@ def with_own_output(graph: Graph, output: str, title: str, defaults: Mapping[str
 
 
 def needed(graph: Graph, output: str) -> Graph:
-    """Returns a copy of those nodes of the graph that the picture depends on."""
-    return {node: copy.deepcopy(graph[node]) for node in sorted_as(graph, Links(graph).upstream(output))}
-
-
-def sorted_as(graph: Graph, nodes: list[str]) -> list[str]:
-    """Returns some of the graph's nodes in the order of the graph."""
-    chosen = set(nodes)
-    return [node for node in graph if node in chosen]
+    """Returns those nodes of the graph that the picture depends on; the others would cost time and leave files."""
+    chosen = set(Links(graph).upstream(output))
+    return {node: entry for node, entry in graph.items() if node in chosen}

@@ -1,10 +1,11 @@
 """A stored workflow as data: the graph, what callers may set in it, and what the reply reports of it."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handler.workflow import lint, outputs
+from handler.workflow import lint
 from handler.workflow.graph import Finding, Graph
 from handler.workflow.parameter import EmbeddingFault, Parameter
 from handler.workflow.parameters import Request, parse, schema_of
@@ -47,6 +48,7 @@ class Workflow:
     warm_up: Mapping[str, Request]
     keeps_size: bool
     _graph: Graph
+    _needed: Graph
     _places: Places
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
@@ -60,11 +62,8 @@ class Workflow:
         return parse(raw, self.parameters, embedding_fault)
 
     def render(self, values: Mapping[str, Any]) -> Graph:
-        """Returns a new graph with `values` (by parameter name) filled in; the stored graph is not changed.
-
-        It has only the nodes that the picture depends on: others would cost time and leave files.
-        """
-        graph = outputs.needed(self._graph, self.output_node)
+        """Returns a new graph of the nodes that run, with `values` (by parameter name) filled in."""
+        graph = copy.deepcopy(self._needed)
         for name, place in places_of(self.parameters).items():
             node, key = self._places.found[place]
             if name in values and node in graph:
