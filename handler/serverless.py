@@ -1,10 +1,8 @@
 """The RunPod boundary: jobs from the SDK's loop in, replies out. Translates, decides nothing."""
 
 import asyncio
-import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,7 +16,6 @@ from handler.job import reply
 from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 
-TERMINAL_CHARACTERS = 60
 LEAVE_GRACE_S = 15.0  # for the SDK to report the last job and to end by itself
 
 log = logging.getLogger(__name__)
@@ -96,31 +93,3 @@ class LeavingWorker:
             time.sleep(LEAVE_GRACE_S)
         log.critical("worker is not fit", extra={"reason": self._comfyui.unfit_reason})
         os._exit(1)
-
-
-def printed(handle: Handler, results: list[dict[str, Any]]) -> Handler:
-    """Returns `handle` with each result also appended to `results` and printed, in the shape of RunPod's API.
-
-    A result is one line of JSON on standard output; on a terminal, long strings are cut.
-    """
-
-    async def handle_and_print(job: RunPodJob) -> dict[str, Any]:
-        output = await handle(job)
-        error = output.get("error")
-        result = {"id": job.get("id")} | (
-            {"status": "FAILED", "error": error} if error else {"status": "COMPLETED", "output": output}
-        )
-        results.append(result)
-        print(json.dumps(_for_terminal(result) if sys.stdout.isatty() else result), flush=True)  # noqa: T201
-        return output
-
-    return handle_and_print
-
-
-def _for_terminal(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _for_terminal(entry) for key, entry in value.items()}
-        case str() if value.count(" ") == 0 and len(value) > TERMINAL_CHARACTERS:
-            return f"{value[:TERMINAL_CHARACTERS]}… ({len(value)} characters)"
-    return value

@@ -23,6 +23,7 @@ from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
 
+TERMINAL_CHARACTERS = 60
 JOB_SOURCES = ("RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_REALTIME_PORT")
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def worker(context: typer.Context) -> None:
         if is_test:
             results: list[dict[str, Any]] = []
             try:
-                runpod.serverless.start({"handler": serverless.printed(handle, results)})
+                runpod.serverless.start({"handler": _printed(handle, results)})
             finally:
                 # If it is interrupted, the SDK exits with 0.
                 if not any(result["status"] == "COMPLETED" for result in results):
@@ -114,3 +115,31 @@ def _check_test_input(text: str) -> None:
         fail(f"--test_input is not JSON: {exc}", EXIT_USAGE)
     if not isinstance(job, dict) or job.get("input") is None:
         fail('--test_input must be an object with an "input"', EXIT_USAGE)
+
+
+def _printed(handle: serverless.Handler, results: list[dict[str, Any]]) -> serverless.Handler:
+    """Returns `handle` with each result also appended to `results` and printed, in the shape of RunPod's API.
+
+    A result is one line of JSON on standard output; on a terminal, long strings are cut.
+    """
+
+    async def handle_and_print(job: serverless.RunPodJob) -> dict[str, Any]:
+        output = await handle(job)
+        error = output.get("error")
+        result = {"id": job.get("id")} | (
+            {"status": "FAILED", "error": error} if error else {"status": "COMPLETED", "output": output}
+        )
+        results.append(result)
+        print(json.dumps(_for_terminal(result) if sys.stdout.isatty() else result), flush=True)  # noqa: T201
+        return output
+
+    return handle_and_print
+
+
+def _for_terminal(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _for_terminal(entry) for key, entry in value.items()}
+        case str() if value.count(" ") == 0 and len(value) > TERMINAL_CHARACTERS:
+            return f"{value[:TERMINAL_CHARACTERS]}… ({len(value)} characters)"
+    return value
