@@ -1,10 +1,13 @@
 import contextlib
+import dataclasses
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from handler.errors import InvalidInput, JobCancelled, JobTimeout, NodeFailed, StorageUnavailable
 from handler.job.picture import Outcome
+from handler.server import job_database
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRequest, Status
 from handler.server.job_store import JobStore
@@ -250,16 +253,59 @@ def test_a_file_of_a_newer_version_is_rejected(opened, tmp_path):
         JobStore(tmp_path / "jobs.sqlite3", 10)
 
 
-def test_a_file_of_version_1_is_opened(opened, tmp_path):
-    """It had no application_id; its queued jobs run."""
-    store = opened()
-    add(store, "a")
-    store.close()
+def test_a_file_of_version_0_1_0_is_opened(opened, tmp_path):
+    """Results and reasons are as they were, interrupted and queued jobs run; the dump was made with that version."""
     with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database:
-        database.execute("PRAGMA application_id = 0")
-        database.execute("PRAGMA user_version = 1")
-    assert opened().take().id == "a"
-    assert opened().get("a").status is Status.IN_QUEUE
+        database.executescript(Path(__file__).with_name("jobs_0.1.0.sql").read_text())
+    store = opened()
+    completed = store.get("completed")
+    assert (completed.status, completed.outcome.random_values) == (Status.COMPLETED, {"seed": 7})
+    assert completed.outcome.filename == "alpha_1760000003_0a1b2c.png"
+    assert completed.outcome.info["versions"]["layerdiffuse_alpha"] == "0.1.0"
+    assert (store.get("failed").status, store.get("failed").error) == (
+        Status.FAILED,
+        "node_failed: Sampler: out of memory",
+    )
+    assert [record.id for record in store.due_webhooks()] == ["failed"]
+    assert store.get("cancelled").status is Status.CANCELLED
+    assert store.get("died twice").error.startswith("internal: the worker died 2 times")
+    assert [store.take().id, store.take().id, store.take()] == ["running", "queued", None]
+    request = store.get("queued").request
+    assert (request.input, request.webhook) == ({"prompt": "a blue bird"}, "https://hook.example/")
+    assert (request.execution_timeout_s, request.s3_config["bucketName"]) == (60.0, "c-d")
+    assert opened().get("completed") == completed
+
+
+def test_what_is_stored_belongs_to_a_version():
+    """A change of the columns or of what is in them needs a new VERSION, and a dump like that of 0.1.0 to read.
+
+    A file has one version, not each row: `JobStore` reads rows of all versions up to its own, and a program that is
+    older than the file refuses all of it.
+    """
+    stored = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in (JobRequest, Outcome)}
+    assert (job_database.VERSION, stored | {"columns": job_database.COLUMNS}) == (
+        2,
+        {
+            "JobRequest": ["input", "s3_config", "webhook", "execution_timeout_s", "ttl_s", "is_sent_as_base64"],
+            "Outcome": ["filename", "random_values", "info", "url"],
+            "columns": [
+                "number",
+                "id",
+                "status",
+                "request",
+                "keep_s",
+                "created_s",
+                "ends_s",
+                "started_s",
+                "finished_s",
+                "attempts",
+                "retries",
+                "has_webhook",
+                "webhook_due",
+                "outcome",
+            ],
+        },
+    )
 
 
 @pytest.mark.parametrize("version", [0, 1])
