@@ -10,7 +10,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["browser", "command_line", "unprivileged"]
+pytest_plugins = ["browser", "command_line", "small_disk", "unprivileged"]
 
 HERE = Path(__file__).parent
 WITH_TORCH = {"custom_nodes", "training"}

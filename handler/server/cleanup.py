@@ -24,8 +24,7 @@ async def clean_up(
         on_timed_out: called with the id of each job that was queued longer than its time to live.
     """
     while True:
-        with _logged("pictures"):  # first: this needs no room on a full disk, and the job store does
-            await asyncio.to_thread(pictures.expire, settings.pictures_keep_s, settings.pictures_limit_bytes)
+        await asyncio.to_thread(expire_pictures, pictures, settings)
         with _logged("results"):
             for job_id in await asyncio.to_thread(store.expire, settings.results_limit_bytes):
                 log.warning(
@@ -33,6 +32,12 @@ async def clean_up(
                 )
                 on_timed_out(job_id)
         await asyncio.sleep(CLEANUP_S)
+
+
+def expire_pictures(pictures: PictureStore, settings: Settings) -> None:
+    """Deletes expired pictures. Comes before anything else: it needs no room on a full disk, and the job store does."""
+    with _logged("pictures"):
+        pictures.expire(settings.pictures_keep_s, settings.pictures_limit_bytes)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
+from handler.server.cleanup import expire_pictures
 from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, raise_file_limit
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
@@ -67,6 +68,7 @@ def serve(generator: Generator, settings: Settings) -> None:
     raise_file_limit()
     pictures = PictureStore(settings.data_dir / "pictures")
     with _lock(settings.data_dir / "lock"), _listening(settings) as listener:
+        expire_pictures(pictures, settings)
         store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
         try:
             metrics = Metrics()

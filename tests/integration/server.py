@@ -53,18 +53,18 @@ class Server:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self, is_warm=True):
-        """Returns when it is warm, or, without warm-up, when it answers; then jobs wait until ComfyUI has started."""
+    def start(self, status=200):
+        """Returns when /ping answers with this status: by default, when it is warm."""
         self.process = subprocess.Popen([PROGRAM, "serve"], env=self._environment, start_new_session=True, cwd="/")
         end_s = time.monotonic() + 120
-        while not self._answers(200 if is_warm else 204):
+        while not self._answers(status):
             assert self.process.poll() is None, f"ended with {self.process.returncode}"
             assert time.monotonic() < end_s
             time.sleep(0.05)
 
-    def _answers(self, least):
+    def _answers(self, status):
         try:
-            return self.http.get(f"{self.url}/ping", timeout=10).status_code in {200, least}
+            return self.http.get(f"{self.url}/ping", timeout=10).status_code == status
         except requests.ConnectionError:
             return False
 
