@@ -12,7 +12,7 @@ import torch
 from comfy.cli_args import args
 from server import PromptServer
 
-from . import finish, png
+from . import finish, png, preview
 
 # A websocket message of a picture: event 1 (the server adds it), format 2 = PNG, the bytes
 # (ComfyUI 0.30 server.py send_image, protocol.py). ComfyUI itself sends no WebP; 3 is ours.
@@ -85,7 +85,8 @@ class SaveAlphaImageWebsocket:
             raise ValueError(f"images have {images.shape[-1]} channels, expected 4 (red, green, blue, alpha)")
         server = PromptServer.instance
         text = _graph_as_text(prompt, extra_pnginfo) if metadata and not args.disable_metadata else {}
-        reports = []
+        reports: list[dict[str, Any]] = []
+        shown: list[dict[str, str]] = []
         for rgba, statistics in zip(images, png.alpha_statistics(images), strict=True):
             height, width = rgba.shape[:2]
             box = finish.object_box(rgba) if trim else finish.Box(0, 0, width, height)
@@ -96,11 +97,12 @@ class SaveAlphaImageWebsocket:
                 parts = [PNG_FORMAT, *png.parts(finished, text, zero_hidden_colour)]
             message = b"".join(parts)
             server.send_sync(IMAGE_EVENT, message, server.client_id)
+            shown += preview.save(server, message[len(PNG_FORMAT) :], format)
             height, width = finished.shape[:2]
             sizes = {"width": width, "height": height, "size_bytes": len(message) - len(PNG_FORMAT)}
             kept = {"box": asdict(box)} if trim or padding else {}
             reports.append(asdict(statistics) | sizes | kept)
-        return {"ui": {"alpha": reports}}
+        return {"ui": {"alpha": reports} | ({"images": shown} if shown else {})}
 
 
 def _graph_as_text(prompt: Mapping[str, Any] | None, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:

@@ -13,6 +13,15 @@ from server import ROOT, free_port
 
 STARTED = "window.app?.graph?.nodes?.some((node) => node.title === 'Alpha Decode')"
 TOASTS = "[...document.querySelectorAll('.p-toast-message')].map((toast) => toast.innerText)"
+# The smallest and the largest alpha of an image element.
+EXTREME_ALPHA = """
+(() => {
+  const canvas = new OffscreenCanvas(128, 128).getContext("2d");
+  canvas.drawImage(IMAGE, 0, 0);
+  const alphas = canvas.getImageData(0, 0, 128, 128).data.filter((_, index) => index % 4 === 3);
+  return [Math.min(...alphas), Math.max(...alphas)];
+})()
+"""
 
 pytestmark = pytest.mark.soak
 
@@ -58,7 +67,7 @@ def said(page, text):
 
 
 def test_the_stored_workflow_is_opened_edited_and_saved(page, workflows):
-    """Ctrl+S stores an edit in one line; a graph without the patch is refused with the node's title."""
+    """Ctrl+S stores an edit in one line; Run shows the picture; a graph without the patch is refused."""
     path = workflows / "txt2img_alpha.json"
     before = path.read_text("utf-8").splitlines()
     widgets = "app.graph.nodes.find((node) => node.title === '{}').widgets"
@@ -70,6 +79,13 @@ def test_the_stored_workflow_is_opened_edited_and_saved(page, workflows):
     assert [new for old, new in zip(before, after, strict=True) if old != new] == ['      "steps": 13,']
     layout = json.loads((workflows / "txt2img_alpha.layout.json").read_text("utf-8"))
     assert len(layout["nodes"]) == len(json.loads("\n".join(after)))
+
+    page.get_by_test_id("queue-button").click()
+    shown = "app.graph.nodes.find((node) => node.title === 'Alpha PNG').imgs?.[0]"
+    page.wait_for_function(f"{shown}?.naturalWidth === 128", timeout=60_000)
+    least, greatest = page.evaluate(EXTREME_ALPHA.replace("IMAGE", shown))
+    assert least < 5
+    assert greatest > 250
 
     page.reload()
     page.wait_for_function(STARTED, timeout=60_000)

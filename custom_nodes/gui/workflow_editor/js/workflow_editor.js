@@ -6,6 +6,7 @@ import { app } from "../../scripts/app.js";
 
 const ROUTE = "/layerdiffuse_alpha/workflow";
 const START_MS = 500; // setup() runs before the GUI has opened its own first graph
+const FIRST_DRAWING_MS = 300; // only then the GUI knows how large nodes are
 const COMMAND = "layerdiffuse-alpha.save";
 
 function notify(severity, summary, detail = "") {
@@ -34,6 +35,12 @@ async function open() {
   }
   fill(graph);
   keepSeeds();
+  setTimeout(fitView, FIRST_DRAWING_MS);
+}
+
+// The GUI shows a picture only on a node that is in view.
+function fitView() {
+  app.extensionManager.command.execute("Comfy.Canvas.FitView");
 }
 
 // Otherwise each run would change the seed that is saved.
