@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from handler.errors import GenerationError
 from handler.job.formats import MEDIA_TYPES, media_type
+from handler.server import job_list
 from handler.server.errors import NotFound
+from handler.server.job_record import Status
 from handler.server.openapi import GENERAL, SUBMITTING, Docs, error_docs, json_body
 from handler.server.protocol import INPUT, Txt2ImgReply
 from handler.server.request_body import JsonObjectOf
@@ -37,6 +40,14 @@ async def txt2img(service: ServiceOf, request: Request, body: JsonObjectOf) -> T
     outcome = await draw(service, request, body)
     url = outcome.url or picture_url(service, request, outcome.filename)
     return Txt2ImgReply(url=url, filename=outcome.filename, info=json.dumps(outcome.info), **outcome.random_values)
+
+
+@router.get("/jobs", responses=error_docs(*GENERAL))
+async def jobs(
+    service: ServiceOf, status: Status | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+) -> job_list.JobList:
+    """The jobs that were submitted last, newest first, without their results."""
+    return await asyncio.to_thread(job_list.newest, service.store.database, limit, status)
 
 
 @router.head("/file/{filename}", include_in_schema=False)

@@ -30,6 +30,7 @@ class JobStore:
 
     Attributes:
         now: the clock of all times in it, seconds since 1970.
+        database: the file.
     """
 
     def __init__(self, path: Path, queue_limit: int, now: Callable[[], float] | None = None) -> None:
@@ -44,9 +45,9 @@ class JobStore:
         """
         self._queue_limit = queue_limit
         self.now = now or steady()
-        self._database = JobDatabase(path)
-        self._transaction = self._database.transaction
-        self.close = self._database.close
+        self.database = JobDatabase(path)
+        self._transaction = self.database.transaction
+        self.close = self.database.close
         with self._transaction() as db:
             died = InternalError(f"the worker died {MAX_ATTEMPTS} times while it ran this job")
             self._fail(db, died, "status = ? AND attempts >= ?", Status.IN_PROGRESS, MAX_ATTEMPTS)
