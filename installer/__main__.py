@@ -1,4 +1,4 @@
-"""Installs or repairs what the lock files list: python -m installer [--dev] [--training] [--repair] …"""
+"""Installs or repairs what the lock files list: python -m installer [--dev] [--gui] [--training] [--repair] …"""
 
 import argparse
 import fcntl
@@ -26,9 +26,11 @@ class Setup:
         self.root = root
         self.options = options
         self.state = root / ".comfyui"
-        if options.dev:
-            (self.state / "dev").touch()
-        self.locks = ("dev",) if (self.state / "dev").exists() else ()
+        for extra in ("dev", "gui"):
+            if getattr(options, extra):
+                (self.state / extra).touch()
+        self.dev = ("dev",) if (self.state / "dev").exists() else ()
+        self.gui = ("gui",) if (self.state / "gui").exists() else ()
         self.uv = root / ".tools/bin/uv"
         self.snapshot = snapshot.parse((root / "snapshot.json").read_text(encoding="utf-8"))
 
@@ -63,12 +65,12 @@ class Setup:
         return f"ok ({linked} linked, {pinned} from git)"
 
     def _handler(self, say: Say) -> str:
-        result = self._environment(".venv", say, "handler", *self.locks)
+        result = self._environment(".venv", say, "handler", *self.dev)
         launcher.ensure(self.root / ".venv")
         return result
 
     def _engine(self, say: Say) -> str:
-        return self._environment(".comfyui/venv", say, "comfyui", *self.locks)
+        return self._environment(".comfyui/venv", say, "comfyui", *self.gui, *self.dev)
 
     def _bytecode(self, _: Say) -> str:
         return f"handler {bytecode.compile_handler(self.root)}, ComfyUI {bytecode.compile_comfyui(self.root)}"
@@ -123,6 +125,7 @@ def main() -> int:
     """Runs the setup and returns the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Install or repair everything in this folder.")
     parser.add_argument("--dev", action="store_true", help="also install the development tools")
+    parser.add_argument("--gui", action="store_true", help="also install what scripts/gui needs (0.5 GB)")
     parser.add_argument("--training", action="store_true", help="also install what training the tiny model needs")
     parser.add_argument(
         "--with-upstream", action="store_true", help="also fetch the packs that snapshot.json disables, for comparison"

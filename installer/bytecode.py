@@ -35,7 +35,8 @@ def compile_comfyui(root: Path) -> str:
     folder, app = root / ".comfyui/venv", root / ".comfyui/app"
     stamps = (folder / environment.STAMP, app.with_suffix(".json"))
     with tempfile.TemporaryDirectory(prefix="setup-") as scratch:
-        options = (*COMFYUI, "--base-directory", scratch, "--database-url", "sqlite:///:memory:")
+        folders = ("--base-directory", scratch, "--front-end-root", scratch)
+        options = (*COMFYUI, *folders, "--database-url", "sqlite:///:memory:")
         return compile_imports(folder, stamps, [app / "main.py", *options], root)
 
 

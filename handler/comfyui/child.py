@@ -10,6 +10,7 @@ terminal also send them to its children, so they are ignored here.
 """
 
 import ctypes
+import logging
 import os
 import runpy
 import shutil
@@ -49,11 +50,17 @@ def exit_without_worker(failure: threading.ExceptHookArgs) -> None:
         os._exit(BROKEN_STATUS)
 
 
+def is_not_about_the_gui(record: logging.LogRecord) -> bool:
+    """Returns whether to log this; ComfyUI calls it an error that its GUI's templates are not installed."""
+    return "comfyui-workflow-templates is not installed" not in str(record.msg)
+
+
 if __name__ == "__main__":
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, args=(sys.argv[1],), daemon=True).start()
     threading.excepthook = exit_without_worker
+    logging.getLogger().addFilter(is_not_about_the_gui)
     sys.argv = sys.argv[2:]
     sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120 -- pathlib is not needed by what runs here
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -137,7 +137,8 @@ def _python(settings: Settings) -> Path:
 def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: Path) -> list[str]:
     comfyui = settings.comfyui_dir
     folders = {name: scratch / name for name in ("output", "input", "temp", "user")}
-    for folder in folders.values():
+    frontend = scratch / "frontend"  # empty: only scripts/gui installs the GUI
+    for folder in (*folders.values(), frontend):
         folder.mkdir()
     config = model_paths.write(settings, scratch)
     return [
@@ -148,6 +149,7 @@ def _command(settings: Settings, arguments: Iterable[str], port: int, scratch: P
         *("--listen", HOST, "--port", str(port)),
         *("--base-directory", str(comfyui / "data"), "--models-directory", str(settings.models_dir)),
         *(part for name, folder in folders.items() for part in (f"--{name}-directory", str(folder))),
+        *("--front-end-root", str(frontend)),
         *(["--extra-model-paths-config", str(config)] if config else []),
         *("--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--preview-method", "none"),
         *arguments,

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 from installer import snapshot
 
-LOCKS = ("tools", "handler", "comfyui", "dev", "training", "comfyui-source")
+LOCKS = ("tools", "handler", "comfyui", "gui", "dev", "training", "comfyui-source")
 Pins = dict[str, set[str]]
 
 
@@ -67,14 +67,19 @@ def test_the_engine_has_the_versions_that_work_together(root: Path) -> None:
 
 
 def test_the_lock_satisfies_comfyui_s_own_requirements(root: Path) -> None:
-    """Every requirement of the installed ComfyUI is locked at a version that satisfies it."""
+    """Every requirement of the installed ComfyUI is locked at a version that satisfies it, its GUI apart."""
     text = (root / ".comfyui/app/requirements.txt").read_text()
-    found = pins(root, "comfyui")
+    found = pins(root, "comfyui") | pins(root, "gui")
     for line in (line.strip() for line in text.splitlines()):
         if line and not line.startswith("#"):
             wanted = Requirement(line)
             name = wanted.name.lower().replace("_", "-")
             assert all(wanted.specifier.contains(version) for version in found[name]), line
+
+
+def test_the_gui_is_locked_apart(root: Path) -> None:
+    """The worker's environment has none of the packages that only scripts/gui needs (0.5 GB)."""
+    assert pins(root, "gui").keys() & pins(root, "comfyui").keys() == set()
 
 
 def test_the_source_lock_belongs_to_the_snapshot(root: Path) -> None:
