@@ -157,7 +157,7 @@ def test_documents_named_in_code_exist():
     """Comments, messages and scripts name no document that was moved or removed."""
     code = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     code += [*(ROOT / "scripts").iterdir(), ROOT / "Dockerfile", ROOT / "models.txt", ROOT / "docker-bake.hcl"]
-    named = {name for path in code for name in re.findall(r"\b(?:\w+/)*\w+\.md\b", path.read_text("utf-8"))}
+    named = {name for path in code for name in re.findall(r"(?:\.\b)?\b(?:\w+/)*\w+\.md\b", path.read_text("utf-8"))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

@@ -1,14 +1,16 @@
 """The files that RunPod's Hub reads have the documented shape: .runpod/hub.json and tests.json."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from handler.job import profiles
 from handler.settings import Settings
-from tools import hub
+from tools import hub, icon
 
 ROOT = Path(__file__).parents[1]
 TEXT = {"type": "string", "minLength": 1}
@@ -42,10 +44,14 @@ HUB = exact(
                 "gpuCount": {"const": 1},
                 "gpuIds": {"type": "string", "pattern": "^[A-Z]+_[0-9]+(,[A-Z]+_[0-9]+)*$"},
             },
-            {"allowedCudaVersions": CUDA, "env": {"type": "array", "items": exact({"key": TEXT, "input": INPUT})}},
+            {
+                "allowedCudaVersions": CUDA,
+                "presets": {"type": "array", "items": exact({"name": TEXT, "defaults": {"type": "object"}})},
+                "env": {"type": "array", "items": exact({"key": TEXT, "input": INPUT})},
+            },
         ),
     },
-    {"iconUrl": TEXT},
+    {"iconUrl": {"type": "string", "pattern": "^https://"}},
 )
 TESTS = exact(
     {
@@ -77,6 +83,62 @@ def test_the_file_has_the_documented_shape(name, schema):
 def test_the_hub_lists_the_worker_s_settings():
     """Names, types, defaults and descriptions come from handler/settings.py (scripts/hub writes them)."""
     assert read("hub.json")["config"]["env"] == hub.entries()
+
+
+def test_every_setting_and_choice_has_a_label_of_its_own():
+    """The Hub shows labels, so no two are equal; none is left of a setting that no longer exists."""
+    labels = [entry["input"]["name"] for entry in hub.entries()]
+    assert sorted(labels) == sorted(set(hub.LABELS.values()))
+    offered = {entry["key"].lower(): entry["input"].get("options") for entry in hub.entries()}
+    assert {
+        name: {option["value"]: option["label"] for option in options} for name, options in offered.items() if options
+    } == hub.CHOICES
+
+
+def test_presets_set_the_same_valid_settings():
+    """Choosing another preset replaces every value of the one before, and the worker accepts each of them."""
+    presets = read("hub.json")["config"]["presets"]
+    first, *others = (preset["defaults"] for preset in presets)
+    assert first == {name: Settings.model_fields[name.lower()].default for name in first}
+    for values in (first, *others):
+        assert values.keys() == first.keys()
+        Settings(**{name.lower(): value for name, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://github.com/someone/layerdiffuse-alpha.git",
+        "https://github.com/someone/layerdiffuse-alpha",
+        "git@github.com:someone/layerdiffuse-alpha.git",
+        "ssh://git@github.com/someone/layerdiffuse-alpha.git",
+    ],
+)
+def test_the_icon_s_url_comes_from_the_remote(remote):
+    """Each of GitHub's spellings of a repository leads to the file in it."""
+    url = hub.icon_url(remote)
+    assert url == "https://raw.githubusercontent.com/someone/layerdiffuse-alpha/HEAD/.runpod/icon.png"
+
+
+@pytest.mark.parametrize(
+    "remote", ["", "/srv/layerdiffuse-alpha.git", "https://github.com.example/a/b", "git@host:a/b"]
+)
+def test_another_remote_has_no_icon_url(remote):
+    """Only GitHub's URLs of files are known."""
+    assert hub.icon_url(remote) is None
+
+
+def test_the_icon_is_what_its_program_draws():
+    """Pixel for pixel, so that an edit of either is noticed."""
+    with Image.open(ROOT / ".runpod" / "icon.png") as stored:
+        assert (stored.size, stored.mode) == ((icon.SIZE, icon.SIZE), "RGBA")
+        assert stored.tobytes() == icon.draw_icon().tobytes()
+
+
+def test_the_readme_s_request_is_valid():
+    """The Hub shows .runpod/README.md instead of the root's; its example is a request that the workflow accepts."""
+    (example,) = re.findall(r"```json\n(.+?)```", (ROOT / ".runpod" / "README.md").read_text("utf-8"), re.DOTALL)[:1]
+    profiles.load(Settings(profile="sdxl")).parse(json.loads(example)["input"])
 
 
 def test_the_hub_s_tests_are_valid_requests():
