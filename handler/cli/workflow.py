@@ -1,7 +1,8 @@
-"""`layerdiffuse-alpha workflow lint | format | list | show`: the stored workflows."""
+"""`layerdiffuse-alpha workflow lint | format | convert | list | show`: the stored workflows."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, Commands, fail, settin
 from handler.errors import WorkflowInvalid
 from handler.job import profiles, stored_workflows, workflow_editing
 from handler.settings import Settings
+from handler.workflow import canonical, gui_format
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Checks and shows the stored workflows.")
 
@@ -56,6 +58,31 @@ def format_files(
             if not check:
                 stored_workflows.write(path, text)
     raise typer.Exit(EXIT_FAILED if changes and check else 0)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Saved by ComfyUI's GUI.", dir_okay=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; by default the graph is printed.")
+    ] = None,
+) -> None:
+    """Converts a graph from the GUI's own format to the API format, as the GUI's Export (API) does.
+
+    Exit status: 0 converted, 1 it has nodes that only the GUI can convert, 2 it is not a graph of the GUI.
+    """
+    found = settings()
+    try:
+        decoded = stored_workflows.read(file)
+        if not gui_format.is_gui_format(decoded):
+            fail(f"{file.name} is not in the GUI's own format", EXIT_USAGE)
+        text = canonical.text(gui_format.to_graph(decoded, stored_workflows.node_classes(found)))
+    except WorkflowInvalid as exc:
+        fail("\n".join(exc.details or [exc.message]))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        stored_workflows.write(output, text)
 
 
 @app.command("list")

@@ -11,6 +11,7 @@ from typing import Any
 from handler.errors import InvalidInput, WorkflowInvalid
 from handler.workflow import lint, outputs
 from handler.workflow.graph import Finding, Links
+from handler.workflow.gui_format import is_gui_format
 from handler.workflow.parameter import Parameter, shown
 from handler.workflow.parameters import Request, parse
 from handler.workflow.places import Place, Places
@@ -45,8 +46,11 @@ def build(name: str, graph: object, params: object, profile: str, overrides: obj
 def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> Workflow:
     if not isinstance(graph, dict):
         raise TypeError("the graph must be an object")
-    if "nodes" in graph and "links" in graph:
-        raise WorkflowInvalid(f"workflow {name} is in the GUI's own format; export it with File > Export (API)")
+    if is_gui_format(graph):
+        raise WorkflowInvalid(
+            f"workflow {name} is in the GUI's own format; run layerdiffuse-alpha workflow convert, or export it with "
+            "File > Export (API)"
+        )
     parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
     info = {key: _place(entry) for key, entry in params["info"].items()}
     model_entries = overrides.get("models", params["models"])

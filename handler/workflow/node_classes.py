@@ -16,6 +16,8 @@ WIDGETS: Mapping[str, tuple[type, ...]] = {
     "COMBO": (str, int, float, bool),
 }
 NUMBERS = ("INT", "FLOAT")
+SEEDS = ("seed", "noise_seed")  # the GUI may change them after each run
+AFTER_GENERATE = "control_after_generate"
 ANY = "*"
 LISTED = 5
 
@@ -66,6 +68,24 @@ class NodeClasses:
             for group in ("required", "optional")
             for key, entry in groups.get(group, {}).items()
         }
+
+    def widgets(self, name: str) -> list[str]:
+        """Returns the widgets of a class as the GUI saves them: inputs, and what happens to seeds after a run."""
+        found = []
+        for key, widget in self.inputs(name).items():
+            if widget.is_widget:
+                found.append(key)
+                if widget.limits.get(AFTER_GENERATE, key in SEEDS):
+                    found.append(AFTER_GENERATE)
+        return found
+
+    def required(self, name: str) -> list[str]:
+        """Returns the inputs of a class without which ComfyUI rejects a graph."""
+        return [key for key, each in self.inputs(name).items() if each.required]
+
+    def title(self, name: str) -> str:
+        """Returns the title that the GUI gives to a new node of a class."""
+        return str(self._classes[name].get("display_name") or name)
 
     def outputs(self, name: str) -> list[str]:
         """Returns the types of a class's outputs."""
@@ -141,6 +161,7 @@ def reduced(object_info: Mapping[str, Any]) -> dict[str, Any]:
                 if group in ("required", "optional")
             },
             "output": info["output"],
+            "display_name": info["display_name"],
         }
         for name, info in sorted(object_info.items())
     }
@@ -151,7 +172,7 @@ def _reduced(entry: list[Any]) -> list[Any]:
     kept = {
         key: value
         for key, value in (options[0] if options else {}).items()
-        if key in ("default", "min", "max", "options", "forceInput", "control_after_generate")
+        if key in ("default", "min", "max", "options", "forceInput", AFTER_GENERATE)
     }
     if isinstance(kept.get("options"), list):
         kept["options"] = [choice for choice in kept["options"] if not _is_weight_file(choice)]

@@ -1,5 +1,6 @@
 """`layerdiffuse-alpha workflow`."""
 
+import gzip
 import json
 import shutil
 
@@ -64,3 +65,15 @@ def test_workflows_and_their_parameters_are_shown():
     assert "num_inference_steps" in output
     code, output = run("show", "other")
     assert code == 2
+
+
+@pytest.mark.usefixtures("workflows")
+def test_convert_writes_the_api_format(tmp_path):
+    """A graph in the GUI's own format becomes one in the API format; anything else is refused."""
+    edits = json.loads(gzip.decompress((ROOT / "tests/handler/workflow/gui_edits.json.gz").read_bytes()))
+    saved = tmp_path / "saved.json"
+    saved.write_text(json.dumps(edits["steps"]["workflow"]), "utf-8")
+    assert run("convert", str(saved), "-o", str(tmp_path / "converted.json")) == (0, "")
+    assert json.loads((tmp_path / "converted.json").read_bytes()) == edits["steps"]["output"]
+    code, output = run("convert", str(tmp_path / "converted.json"))
+    assert (code, "is not in the GUI's own format" in output) == (2, True)
