@@ -141,6 +141,16 @@ def test_the_readme_s_request_is_valid():
     profiles.load(Settings(profile="sdxl")).parse(json.loads(example)["input"])
 
 
+def test_the_rest_commands_are_json_with_the_hub_s_cuda_versions():
+    """docs/deploy.md creates endpoints on the same hosts as the Hub does."""
+    (commands,) = re.findall(r"```bash\n(.+?)```", (ROOT / "docs" / "deploy.md").read_text("utf-8"), re.DOTALL)
+    template, endpoint = (json.loads(body) for body in re.findall(r"--json '(.+?)'", commands, re.DOTALL))
+    config = read("hub.json")["config"]
+    assert endpoint["allowedCudaVersions"] == config["allowedCudaVersions"]
+    assert read("tests.json")["config"]["allowedCudaVersions"] == config["allowedCudaVersions"]
+    assert template["containerDiskInGb"] == config["containerDiskInGb"]
+
+
 def test_the_hub_s_tests_are_valid_requests():
     """The workflow accepts them in SDXL's profile."""
     workflow = profiles.load(Settings(profile="sdxl"))
