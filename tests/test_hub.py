@@ -143,7 +143,7 @@ def test_the_readme_s_request_is_valid():
 
 def test_the_rest_commands_are_json_with_the_hub_s_cuda_versions():
     """docs/deploy.md creates endpoints on the same hosts as the Hub does."""
-    (commands,) = re.findall(r"```bash\n(.+?)```", (ROOT / "docs" / "deploy.md").read_text("utf-8"), re.DOTALL)
+    (commands,) = re.findall(r"```bash\n(.+?)```", (ROOT / "docs/deploy.md").read_text("utf-8"), re.DOTALL)
     template, endpoint = (json.loads(body) for body in re.findall(r"--json '(.+?)'", commands, re.DOTALL))
     config = read("hub.json")["config"]
     assert endpoint["allowedCudaVersions"] == config["allowedCudaVersions"]
