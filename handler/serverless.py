@@ -38,9 +38,9 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
         job_id = str(job.get("id"))
         try:
             with reported(job_id):
-                own_job = Job(job_id, runner.parse(job.get("input")), job.get("s3Config"))
-                picture, outcome = runner.run(own_job, deadline, on_progress)
-                return reply.build(outcome, picture.encoded, shape)
+                own_job = Job(job_id, runner.parse(job.get("input"), job.get("s3Config")), job.get("s3Config"))
+                encoded, outcome = runner.run(own_job, deadline, on_progress)
+                return reply.build(outcome, encoded, shape)
         except GenerationError as exc:
             return {"error": str(exc)}
 

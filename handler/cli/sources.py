@@ -63,8 +63,10 @@ class Local:
                 on_step(run.progress.value, run.progress.maximum)
 
         with reported("local"):
-            picture, _ = self._runner.run(Job("local", self._requests[number]), Deadline(self._timeout_s), show)
-        return Result(picture.encoded, picture.info)
+            job = Job("local", self._requests[number])
+            (encoded, *_), outcome = self._runner.run(job, Deadline(self._timeout_s), show)
+        assert encoded is not None  # without a bucket
+        return Result(encoded, outcome.first.info)
 
     def _parsed(self, requests: Requests) -> Iterator[Request]:
         faults: list[str] = []

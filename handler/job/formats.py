@@ -4,7 +4,6 @@ WebP: RFC 9649, sections 2.4 (file header) and 3.4 (image header of the lossless
 """
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from handler.errors import BadPicture
@@ -49,11 +48,9 @@ def checked(encoded: bytes, width: int, height: int) -> dict[str, Any]:
     return {"format": suffix_of(encoded), "width": width, "height": height}
 
 
-def encodings(encoded: bytes) -> Iterator[bytes]:
-    """Yields the picture, then, if it is a PNG, the same picture compressed harder."""
-    yield encoded
-    if suffix_of(encoded) == "png":
-        yield png.recompress(encoded)
+def smallest(encoded: bytes) -> bytes:
+    """Returns the picture; if it is a PNG, compressed as hard as possible, which is slow."""
+    return png.recompress(encoded) if suffix_of(encoded) == "png" else encoded
 
 
 def _webp_size(webp: bytes) -> tuple[int, int]:

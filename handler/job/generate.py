@@ -59,9 +59,19 @@ class Generator:
         return self.workflow.input_schema()
 
     def generate(self, request: Request, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
-        """Returns the picture that the request asks for.
+        """Returns the picture that the request asks for, the first one if it asks for several; see `draw`."""
+        return self.draw(self.plan(request)[0], deadline, on_progress)
+
+    def plan(self, request: Request) -> list["PlannedPicture"]:
+        """Returns the pictures that the request asks for, for `draw`; at least one."""
+        workflow = self.workflow
+        return [PlannedPicture(workflow, request, draw) for draw in seeds.draws(request, workflow.parameters)]
+
+    def draw(self, planned: "PlannedPicture", deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
+        """Returns a picture.
 
         Args:
+            planned: what to draw.
             deadline: when to give up.
             on_progress: called with the run after each message of ComfyUI.
 
@@ -69,16 +79,15 @@ class Generator:
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the reason why there is no picture; the next job works.
         """
-        drawing = _Drawing(self.workflow, request, deadline, on_progress, Attempts(request), time.monotonic())
+        drawing = _Drawing(planned, deadline, on_progress, Attempts(planned.request), time.monotonic())
         self._check_machine()
-        values = seeds.of(request, drawing.workflow.parameters)
+        values, spare = planned.random.values, planned.random.spare
         picture, fault = self._picture(drawing, values)
         refused: dict[str, Any] = {}
-        following = seeds.following(values, request, drawing.workflow.parameters)
-        if fault is not None and following is not None and self.settings.alpha_check == "retry":
+        if fault is not None and spare is not None and self.settings.alpha_check == "retry":
             log.warning("picture refused, drawing once more", extra={**values, "reason": fault})
             refused = {"refused": {**values, "reason": fault}}
-            picture, fault = self._picture(drawing, following)
+            picture, fault = self._picture(drawing, spare)
         if fault is not None and self.settings.alpha_check != "accept":
             before = f"; so was the picture before, with {seeds.listed(values)}" if refused else ""
             raise NotTransparent(fault + before)
@@ -87,8 +96,8 @@ class Generator:
 
     def _picture(self, drawing: "_Drawing", random_values: seeds.Values) -> tuple[Picture, str | None]:
         """Returns a picture, and why it is not a transparent one: None if it is."""
-        workflow = drawing.workflow
-        graph = workflow.render({**drawing.request.values, **random_values})
+        workflow = drawing.planned.workflow
+        graph = workflow.render({**drawing.planned.request.values, **random_values})
         asked_s = time.monotonic()
         run, client, ready_s = self._draw(graph, drawing)
         encoded, report = run.result()
@@ -161,7 +170,7 @@ class Generator:
             client = self._client(drawing.deadline)
             ready_s = time.monotonic()
             try:
-                run = client.run(graph, drawing.workflow.output_node, drawing.deadline, drawing.on_progress)
+                run = client.run(graph, drawing.planned.workflow.output_node, drawing.deadline, drawing.on_progress)
                 run.result()
             except GenerationError as exc:
                 self.comfyui.recover(client, exc, drawing.attempts)
@@ -171,9 +180,23 @@ class Generator:
 
 
 @dataclass(frozen=True)
-class _Drawing:
+class PlannedPicture:
+    """A picture to draw.
+
+    Attributes:
+        workflow: what it is drawn with, also if the generator uses another one by then.
+        request: the request that asks for it, and maybe for others.
+        random: its random values.
+    """
+
     workflow: Workflow
     request: Request
+    random: seeds.Draw
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    planned: PlannedPicture
     deadline: Deadline
     on_progress: OnProgress | None
     attempts: Attempts

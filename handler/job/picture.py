@@ -28,8 +28,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a successful job ended: all that a reply says about its picture, without the pixels.
+class PictureFacts:
+    """All that a reply says about a picture, without the pixels.
 
     Attributes:
         filename, random_values, info: as in Picture.
@@ -39,12 +39,45 @@ class Outcome:
     filename: str
     random_values: Mapping[str, Any]
     info: Mapping[str, Any]
-    url: str | None
+    url: str | None = None
 
     @classmethod
     def of(cls, picture: Picture, url: str | None) -> Self:
-        """Returns the outcome of a job that made this picture."""
+        """Returns what is known about a picture that was made."""
         return cls(picture.filename, dict(picture.random_values), dict(picture.info), url)
+
+
+@dataclass(frozen=True)
+class MissingPicture:
+    """A picture that a job was asked for and does not have.
+
+    Attributes:
+        random_values: what it would have been drawn with.
+        error: "code: message".
+    """
+
+    random_values: Mapping[str, Any]
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a successful job ended.
+
+    Attributes:
+        pictures: those that were made, at least one.
+        missing: those that were not.
+        is_list: whether the reply lists all pictures, because the request set their number.
+    """
+
+    pictures: tuple[PictureFacts, ...]
+    missing: tuple[MissingPicture, ...] = ()
+    is_list: bool = False
+
+    @property
+    def first(self) -> PictureFacts:
+        """The picture that the single-picture fields of a reply are about."""
+        return self.pictures[0]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the outcome as JSON values, for `from_json`."""
@@ -52,9 +85,18 @@ class Outcome:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Returns the outcome that `to_json` described; before 0.2.0, `random_values` was stored as `drawn`."""
-        renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
-        return cls(**renamed)
+        """Returns the outcome that `to_json` described.
+
+        Up to 0.2.0 it was that of one picture, and before 0.2.0 `random_values` was stored as `drawn`.
+        """
+        if "pictures" not in stored:
+            renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
+            return cls((PictureFacts(**renamed),))
+        return cls(
+            pictures=tuple(PictureFacts(**picture) for picture in stored["pictures"]),
+            missing=tuple(MissingPicture(**missing) for missing in stored["missing"]),
+            is_list=stored["is_list"],
+        )
 
 
 def new_filename(suffix: str) -> str:

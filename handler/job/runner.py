@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from handler import logs
 from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
-from handler.errors import GenerationError, InternalError, InvalidInput
+from handler.errors import GenerationError, InternalError, InvalidInput, JobCancelled, NotTransparent
+from handler.job import reply
 from handler.job.bucket import Bucket, BucketUnavailable
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
-from handler.job.picture import Outcome, Picture
+from handler.job.picture import MissingPicture, Outcome, Picture, PictureFacts
 from handler.workflow.parameters import Request
 
 log = logging.getLogger(__name__)
@@ -41,27 +42,67 @@ class Runner:
         self._generator = generator
         self._buckets = buckets
 
-    def parse(self, raw: object, s3_config: object = None) -> Request:
+    def parse(self, raw: object, s3_config: object = None, is_sent_as_base64: bool = True) -> Request:
         """Returns the request that a job's input makes.
 
+        Args:
+            raw: the job's input, as it came.
+            s3_config: the caller's bucket, as it came.
+            is_sent_as_base64: whether the reply carries the pictures themselves, unless they are in a bucket.
+
         Raises:
-            InvalidInput: the input has faults, all of which it names, or its bucket is not allowed.
+            InvalidInput: the input has faults, all of which it names, its bucket is not allowed, or it asks for
+                more pictures than a reply can carry.
         """
         request = self._generator.parse(raw)
-        if self._buckets is not None and s3_config is not None:
-            self._buckets.of_job(s3_config)
+        if s3_config is not None:
+            self._bucket(s3_config)
+        if request.number is not None and is_sent_as_base64 and self._bucket(s3_config) is None:
+            width, height = self._generator.workflow.size_of(request)
+            most = reply.most_pictures(width, height, reply.Shape.of(self._generator.settings))
+            if request.number > most:
+                fault = f"{request.number} pictures of {width}x{height} do not fit into a reply, {most} would"
+                raise InvalidInput([f"{fault}: ask for fewer or smaller ones, or configure a bucket"])
         return request
 
-    def run(self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None) -> tuple[Picture, Outcome]:
-        """Returns the picture and how the job ended. If the bucket is unreachable, the outcome has no URL.
+    def run(
+        self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None
+    ) -> tuple[list[bytes | None], Outcome]:
+        """Returns how the job ended, and its pictures, encoded; None for those that are in the bucket.
+
+        After an error that is not about the one picture, no more are drawn.
 
         Raises:
-            GenerationError: the reason why there is no picture.
+            GenerationError: the reason why there is no picture, or the job was cancelled.
         """
-        bucket = self._buckets.of_job(job.s3_config) if self._buckets is not None else None
-        picture = self._generator.generate(job.request, deadline, on_progress)
-        url = _stored(bucket, picture, job.id) if bucket is not None else None
-        return picture, Outcome.of(picture, url)
+        bucket = self._bucket(job.s3_config)
+        encoded: list[bytes | None] = []
+        facts: list[PictureFacts] = []
+        missing: list[MissingPicture] = []
+        errors: list[GenerationError] = []
+        for planned in self._generator.plan(job.request):
+            try:
+                if errors and not isinstance(errors[-1], NotTransparent):
+                    raise errors[-1]  # the next picture would fail like the last one
+                picture = self._generator.draw(planned, deadline, on_progress)
+            except JobCancelled:
+                raise
+            except GenerationError as exc:
+                errors.append(exc)
+                missing.append(MissingPicture(planned.random.values, str(exc)))
+            else:
+                url = _stored(bucket, picture, job.id) if bucket is not None else None
+                encoded.append(picture.encoded if url is None else None)
+                facts.append(PictureFacts.of(picture, url))
+        if not facts:
+            raise errors[0]
+        if errors:
+            fields = {"job_id": job.id, "code": errors[0].code, "reason": errors[0].message}
+            log.warning("pictures missing", extra={**fields, "pictures": len(facts), "missing": len(missing)})
+        return encoded, Outcome(tuple(facts), tuple(missing), job.request.number is not None)
+
+    def _bucket(self, s3_config: object) -> Bucket | None:
+        return None if self._buckets is None else self._buckets.of_job(s3_config)
 
 
 @contextlib.contextmanager

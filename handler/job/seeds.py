@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from handler.workflow.parameter import Parameter
 from handler.workflow.parameters import Request
@@ -9,22 +10,41 @@ from handler.workflow.parameters import Request
 Values = dict[str, int]
 
 
-def of(request: Request, parameters: Sequence[Parameter]) -> Values:
-    """Returns the random parameters with the request's values, or random ones."""
-    return {
-        parameter.name: request.values.get(parameter.name, secrets.randbelow(parameter.schema["maximum"] + 1))
-        for parameter in parameters
-        if parameter.random
-    }
+@dataclass(frozen=True)
+class Draw:
+    """The random parameters of one picture.
+
+    Attributes:
+        values: what it is drawn with.
+        spare: what it is drawn with if the first picture is refused; None if the caller set all of them.
+    """
+
+    values: Values
+    spare: Values | None
 
 
-def following(values: Mapping[str, int], request: Request, parameters: Sequence[Parameter]) -> Values | None:
-    """Returns the next values, one more for each that the caller did not set; None if the caller set all of them."""
-    free = [each for each in parameters if each.random and each.name not in request.values]
-    new = {each.name: (values[each.name] + 1) % (each.schema["maximum"] + 1) for each in free}
-    return {**values, **new} if new else None
+def draws(request: Request, parameters: Sequence[Parameter]) -> list[Draw]:
+    """Returns the random parameters of each picture that the request asks for.
+
+    They count up from those of the first picture. After the maximum comes 0.
+    """
+    random = [parameter for parameter in parameters if parameter.random]
+    first = {each.name: request.values.get(each.name, secrets.randbelow(_range(each))) for each in random}
+    count = request.number or 1
+    found = []
+    for place in range(count):
+        values = {each.name: (first[each.name] + place) % _range(each) for each in random}
+        spare = {
+            each.name: (values[each.name] + count) % _range(each) for each in random if each.name not in request.values
+        }
+        found.append(Draw(values, {**values, **spare} if spare else None))
+    return found
 
 
 def listed(values: Mapping[str, int]) -> str:
     """Returns the values in words: "seed 42"."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _range(parameter: Parameter) -> int:
+    return int(parameter.schema["maximum"]) + 1

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from handler.errors import GenerationError
+from handler.job import reply
 from handler.job.formats import MEDIA_TYPES, media_type
 from handler.server import job_list
 from handler.server.errors import NotFound
@@ -33,13 +34,25 @@ router = APIRouter()
 
 
 @router.post(
-    "/txt2img", openapi_extra=TXT2IMG_BODY, responses=error_docs(*SUBMITTING, *GenerationError.__subclasses__())
+    "/txt2img",
+    openapi_extra=TXT2IMG_BODY,
+    responses=error_docs(*SUBMITTING, *GenerationError.__subclasses__()),
+    response_model_exclude_none=True,
 )
 async def txt2img(service: ServiceOf, request: Request, body: JsonObjectOf) -> Txt2ImgReply:
-    """Generates a picture and responds with its URL. Closing the connection cancels the job."""
+    """Generates pictures and responds with their URLs. Closing the connection cancels the job."""
     outcome = await draw(service, request, body)
-    url = outcome.url or picture_url(service, request, outcome.filename)
-    return Txt2ImgReply(url=url, filename=outcome.filename, info=json.dumps(outcome.info), **outcome.random_values)
+    first = outcome.first
+    urls = [picture_url(service, request, picture) for picture in outcome.pictures]
+    images = [{"url": url} | reply.picture_entry(each) for url, each in zip(urls, outcome.pictures, strict=True)]
+    return Txt2ImgReply(
+        url=urls[0],
+        filename=first.filename,
+        info=json.dumps(first.info),
+        images=images if outcome.is_list else None,
+        missing=[reply.missing_entry(each) for each in outcome.missing] or None,
+        **first.random_values,
+    )
 
 
 @router.get("/jobs", responses=error_docs(*GENERAL))

@@ -105,7 +105,7 @@ class Dispatcher:
             InvalidInput, QueueFull, StorageUnavailable: it was not accepted.
         """
         # In a thread, since it looks for embeddings on disk.
-        request = await asyncio.to_thread(self._runner.parse, job.input, job.s3_config)
+        request = await asyncio.to_thread(self._runner.parse, job.input, job.s3_config, job.is_sent_as_base64)
         job_id = f"{prefix}{uuid.uuid4()}"
         self._requests[job_id] = request
         try:
@@ -210,8 +210,8 @@ class Dispatcher:
 
     async def _run(self, running: RunningJob) -> None:
         try:
-            picture, outcome = await asyncio.to_thread(running.run, self._runner, reply.Shape.of(self._settings))
-            await self._results.complete(running, picture, outcome)
+            encoded, outcome = await asyncio.to_thread(running.run, self._runner, reply.Shape.of(self._settings))
+            await self._results.complete(running, encoded, outcome)
         except GenerationError as exc:
             if isinstance(exc, ENDS_WITH_US) and await self._put_back(running):
                 return
@@ -219,7 +219,7 @@ class Dispatcher:
             status = Status.after(exc)
             await self._results.fail(running.id, exc, functools.partial(self._wake, running))
         else:
-            self._metrics.observe(outcome.info["seconds"])
+            self._metrics.observe(picture.info["seconds"] for picture in outcome.pictures)
             status = Status.COMPLETED
         finally:
             running.finished.set()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from handler.errors import StorageUnavailable
 
-VERSION = 2  # of the table and of the requests in it
+VERSION = 3  # of the table, and of the requests and outcomes in it
 APPLICATION_ID = 0x6C64616C  # tells our files from those of other programs; version 1 had none
 SCHEMA = """
 CREATE TABLE jobs (

@@ -2,6 +2,7 @@
 
 from handler.comfyui.run import Progress
 from handler.job import reply
+from handler.job.picture import PictureFacts
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord
 from handler.server.picture_store import PictureStore
@@ -23,12 +24,8 @@ def status_of(
     """
     output: PictureReply | Step | None = None
     if record.outcome is not None:
-        png = None
-        if record.outcome.url is None:
-            png = pictures.read(record.outcome.filename)
-            if png is None:
-                raise NotFound("the picture of this job has expired")
-        output = PictureReply.model_validate(reply.build(record.outcome, png, shape))
+        encoded = [_content(picture, pictures) for picture in record.outcome.pictures]
+        output = PictureReply.model_validate(reply.build(record.outcome, encoded, shape))
     elif progress is not None:
         output = step(progress)
     return JobStatus(
@@ -39,6 +36,16 @@ def status_of(
         output=output,
         error=record.error,
     )
+
+
+def _content(picture: PictureFacts, pictures: PictureStore) -> bytes | None:
+    """Returns an encoded picture; None if it is in a bucket."""
+    if picture.url is not None:
+        return None
+    encoded = pictures.read(picture.filename)
+    if encoded is None:
+        raise NotFound("the picture of this job has expired")
+    return encoded
 
 
 def step(progress: Progress) -> Step:

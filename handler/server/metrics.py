@@ -1,6 +1,6 @@
 """The HTTP server's counters, in the text format of Prometheus."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -27,10 +27,11 @@ class Metrics:
         Info("alpha_build", "The version that runs.", registry=registry).info({"version": handler.__version__})
         ProcessCollector(registry=registry)
 
-    def observe(self, seconds: Mapping[str, float]) -> None:
-        """Adds a job's seconds by stage."""
-        for stage, value in seconds.items():
-            self._seconds.labels(stage).observe(value)
+    def observe(self, pictures: Iterable[Mapping[str, float]]) -> None:
+        """Adds the seconds by stage of each picture of a job."""
+        for seconds in pictures:
+            for stage, value in seconds.items():
+                self._seconds.labels(stage).observe(value)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that calls `value` whenever the metrics are read."""

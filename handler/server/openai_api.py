@@ -13,15 +13,16 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from handler.errors import GenerationError
-from handler.job.picture import Outcome
+from handler.job import reply
+from handler.job.picture import PictureFacts
 from handler.server.error_responses import invalid_fields
 from handler.server.errors import NotFound
 from handler.server.openapi import GENERAL, SUBMITTING, error_docs, json_body
+from handler.server.protocol import MissingImage
 from handler.server.request_body import JsonObjectOf
 from handler.server.service import Service, ServiceOf
 from handler.server.waiting import draw, picture_url
 
-MAX_PICTURES = 8
 WHITE = "#ffffff"
 SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
@@ -32,7 +33,7 @@ class ImagesRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str
-    n: int = Field(1, ge=1, le=MAX_PICTURES, description="one picture after the other, each with a random seed")
+    n: int | None = Field(None, description="number of pictures, as `num_images`")
     size: str | None = Field(None, max_length=40, description="`auto`, `1024x1024`, or a size by name: `square`, …")
     output_format: Literal["png", "webp"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = Field(None, description="opaque: on white")
@@ -44,8 +45,8 @@ class ImagesRequest(BaseModel):
     user: str | None = Field(None, description="ignored")
 
     def job_input(self) -> dict[str, Any]:
-        """Returns the input of a job; sizes are checked with it."""
-        found: dict[str, Any] = {"prompt": self.prompt, "output_format": self.output_format}
+        """Returns the input of a job; number and size are checked with it."""
+        found: dict[str, Any] = {"prompt": self.prompt, "num_images": self.n, "output_format": self.output_format}
         if self.background == "opaque":
             found["background"] = WHITE
         if sides := SIDES.fullmatch(self.size or ""):
@@ -67,6 +68,7 @@ class ImagesReply(BaseModel):
 
     created: int = Field(description="seconds since 1970")
     data: list[ImageData]
+    missing: list[MissingImage] | None = Field(None, description="as in a job's output; not in OpenAI's API")
 
 
 class Model(BaseModel):
@@ -107,12 +109,12 @@ router = APIRouter()
 async def create_images(
     service: ServiceOf, request: Request, wanted: Annotated[ImagesRequest, Depends(_images_request)]
 ) -> ImagesReply:
-    """Generates pictures in the shape of OpenAI's image API. If one of them fails, the request fails."""
-    job_input = wanted.job_input()
-    outcomes = [await draw(service, request, job_input) for _ in range(wanted.n)]
+    """Generates pictures in the shape of OpenAI's image API."""
+    outcome = await draw(service, request, wanted.job_input())
     as_url = wanted.response_format == "url"
-    data = [await _image_data(service, request, outcome, as_url) for outcome in outcomes]
-    return ImagesReply(created=int(time.time()), data=data)
+    data = [await _image_data(service, request, picture, as_url) for picture in outcome.pictures]
+    missing = [MissingImage.model_validate(reply.missing_entry(each)) for each in outcome.missing]
+    return ImagesReply(created=int(time.time()), data=data, missing=missing or None)
 
 
 @router.get("/models", responses=error_docs(*GENERAL))
@@ -122,10 +124,10 @@ async def list_models(service: ServiceOf) -> Models:
     return Models(data=[Model(id=f"{service.settings.workflow}/{profile}")])
 
 
-async def _image_data(service: Service, request: Request, outcome: Outcome, as_url: bool) -> ImageData:
-    if as_url or outcome.url is not None:
-        return ImageData(url=outcome.url or picture_url(service, request, outcome.filename))
-    encoded = await asyncio.to_thread(service.pictures.read, outcome.filename)
+async def _image_data(service: Service, request: Request, picture: PictureFacts, as_url: bool) -> ImageData:
+    if as_url or picture.url is not None:
+        return ImageData(url=picture_url(service, request, picture))
+    encoded = await asyncio.to_thread(service.pictures.read, picture.filename)
     if encoded is None:
         raise NotFound("the picture has expired")
     return ImageData(b64_json=base64.b64encode(encoded).decode("ascii"))

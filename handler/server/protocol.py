@@ -11,6 +11,8 @@ from handler.server.job_record import Status
 WEEK_MS = 7 * 86_400_000
 JOB_ID = "5f1f0c1e-7a35-4d1b-9d0c-1a4f6f1b2c3d"
 FILENAME = "alpha_1795285203_5f2a9c.png"
+IMAGES = "all pictures; present if the request has num_images"
+MISSING = "pictures that could not be made; absent if there are none"
 INPUT = {"prompt": "a red apple, high quality", "seed": 12345}
 RUN_REQUESTS = {
     "a picture": {"input": INPUT},
@@ -83,6 +85,27 @@ class Step(BaseModel):
     steps: int
 
 
+class ListedImage(BaseModel):
+    """One of the pictures of a job. It also has its random values, such as the seed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    url: str | None = Field(None, description="absent if image_base64 carries the picture")
+    image_base64: str | None = Field(None, description="absent if the picture has a URL")
+    filename: str
+    width: int = Field(description="of the file, in pixels")
+    height: int = Field(description="of the file, in pixels")
+    alpha: dict[str, float] = Field(description="alpha statistics, as in info")
+
+
+class MissingImage(BaseModel):
+    """A picture that could not be made. It also has its random values, such as the seed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str = Field(description="code: message")
+
+
 class PictureReply(BaseModel):
     """The `output` of a completed job. It also has the request's random values, such as the seed."""
 
@@ -109,6 +132,8 @@ class PictureReply(BaseModel):
     image_base64: str | None = Field(None, description="absent if the picture is in a bucket")
     filename: str
     info: str = Field(description="how the picture was made, as JSON text")
+    images: list[ListedImage] | None = Field(None, description=IMAGES)
+    missing: list[MissingImage] | None = Field(None, description=MISSING)
 
 
 class JobStatus(BaseModel):
@@ -191,6 +216,8 @@ class Txt2ImgReply(BaseModel):
     url: str
     filename: str
     info: str = Field(description="how the picture was made, as JSON text")
+    images: list[ListedImage] | None = Field(None, description=IMAGES)
+    missing: list[MissingImage] | None = Field(None, description=MISSING)
 
 
 class ErrorDetails(BaseModel):

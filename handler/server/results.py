@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError, JobCancelled, JobTimeout, StorageUnavailable
-from handler.job.picture import Outcome, Picture
+from handler.job.picture import Outcome
 from handler.server.job_store import CANCELLED, JobStore
 from handler.server.picture_store import PictureStore
 from handler.server.running_job import RunningJob
@@ -32,8 +32,13 @@ class Results:
         if job_id == self._unsaved_id:
             raise StorageUnavailable("the result of this job could not be stored")
 
-    async def complete(self, running: RunningJob, picture: Picture, outcome: Outcome) -> None:
+    async def complete(self, running: RunningJob, encoded: Sequence[bytes | None], outcome: Outcome) -> None:
         """Stores a result; while there is no room for it, it waits in memory.
+
+        Args:
+            running: the job.
+            encoded: its pictures; None for those that are in a bucket.
+            outcome: how it ended.
 
         Raises:
             StorageUnavailable: there was no room until the job's deadline.
@@ -41,14 +46,14 @@ class Results:
         """
         while True:
             try:
-                return await asyncio.to_thread(self._complete, running, picture, outcome)
+                return await asyncio.to_thread(self._complete, running, encoded, outcome)
             except StorageUnavailable as exc:
                 error = exc
             log.error("result not stored yet", extra={"job_id": running.id, "reason": error.message})
             try:
                 await asyncio.to_thread(running.deadline.sleep, STORAGE_RETRY_S)
             except (JobTimeout, JobCancelled) as exc:
-                await asyncio.to_thread(self._pictures.delete, picture.filename)
+                await asyncio.to_thread(self._delete, outcome)
                 raise (error if isinstance(exc, JobTimeout) else exc) from None
 
     async def fail(self, job_id: str, error: GenerationError, on_unsaved: Callable[[], None]) -> None:
@@ -82,9 +87,14 @@ class Results:
         else:
             log.info("job queued for the next start", extra={"job_id": job_id})
 
-    def _complete(self, running: RunningJob, picture: Picture, outcome: Outcome) -> None:
-        if outcome.url is None:
-            self._pictures.put(picture.filename, picture.encoded)
+    def _complete(self, running: RunningJob, encoded: Sequence[bytes | None], outcome: Outcome) -> None:
+        for picture, content in zip(outcome.pictures, encoded, strict=True):
+            if content is not None:
+                self._pictures.put(picture.filename, content)
         if running.is_cancelled or not self._store.complete(running.id, outcome):
-            self._pictures.delete(picture.filename)
+            self._delete(outcome)
             raise CANCELLED
+
+    def _delete(self, outcome: Outcome) -> None:
+        for picture in outcome.pictures:
+            self._pictures.delete(picture.filename)

@@ -6,7 +6,7 @@ import collections
 from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
 from handler.job import reply
-from handler.job.picture import Outcome, Picture
+from handler.job.picture import Outcome
 from handler.job.runner import Job, Runner, reported
 from handler.server.job_record import JobRecord
 from handler.workflow.parameters import Request
@@ -56,8 +56,8 @@ class RunningJob:
         self._unread.clear()
         return unread
 
-    def run(self, runner: Runner, shape: reply.Shape) -> tuple[Picture, Outcome]:
-        """Makes the picture, and stores it in a bucket if there is one. Runs in a thread.
+    def run(self, runner: Runner, shape: reply.Shape) -> tuple[list[bytes | None], Outcome]:
+        """Makes the pictures, and stores them in a bucket if there is one, as Runner.run. Runs in a thread.
 
         Raises:
             GenerationError: the reason why there is no picture.
@@ -65,10 +65,10 @@ class RunningJob:
         job = self._record.request
         with reported(self.id):
             request = runner.parse(job.input) if self._request is None else self._request
-            picture, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
+            encoded, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
             if job.is_sent_as_base64:
-                reply.check_size(outcome, picture.encoded, shape)
-        return picture, outcome
+                reply.check_size(outcome, encoded, shape)
+        return encoded, outcome
 
     def _on_progress(self, run: Run) -> None:
         if run.progress is not None and run.progress != self.progress:

@@ -1,4 +1,4 @@
-"""Draws a picture for a request that waits for it."""
+"""Draws pictures for a request that waits for them."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Request
 
 from handler.errors import ComfyUnavailable, JobCancelled
-from handler.job.picture import Outcome
+from handler.job.picture import Outcome, PictureFacts
 from handler.server.dispatcher import Dispatcher
 from handler.server.errors import JobFailed
 from handler.server.job_record import JobRecord, JobRequest
@@ -36,10 +36,10 @@ async def draw(service: Service, request: Request, job_input: dict[str, Any]) ->
     return record.outcome
 
 
-def picture_url(service: Service, request: Request, filename: str) -> str:
-    """Returns the URL of a picture on this server."""
+def picture_url(service: Service, request: Request, picture: PictureFacts) -> str:
+    """Returns the URL of a picture in its bucket, or on this server."""
     base = str(service.settings.public_url or request.base_url).rstrip("/")
-    return f"{base}/alpha/v1/file/{filename}"
+    return picture.url or f"{base}/alpha/v1/file/{picture.filename}"
 
 
 async def _wait(dispatcher: Dispatcher, job_id: str, request: Request) -> JobRecord:

@@ -127,6 +127,7 @@ def _parameters(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> Ite
             schema={**names, **entry.get("schema", {}), **limits},
             required=entry.get("required", False),
             random=entry.get("random", False),
+            count=entry.get("count", False),
             description=entry.get("description", ""),
             expected=entry.get("expected", ""),
             aliases=tuple(entry.get("aliases", ())),

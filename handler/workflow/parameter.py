@@ -61,6 +61,7 @@ class Parameter:
         schema: JSON Schema of the value.
         required: whether a request must have it; if not, null means the default, which is the graph's literal.
         random: whether the default is a random value instead.
+        count: whether it is the number of pictures to draw; the random values count up from one to the next.
         description: what it means, for callers.
         expected: which values are accepted, in words, if the schema's keywords do not say it.
         aliases: names that other services use for it; an unknown field of such a name is an error that suggests ours.
@@ -74,6 +75,7 @@ class Parameter:
     schema: Mapping[str, Any]
     required: bool = False
     random: bool = False
+    count: bool = False
     description: str = ""
     expected: str = ""
     aliases: tuple[str, ...] = ()

@@ -18,9 +18,11 @@ class Request:
 
     Attributes:
         values: checked values by parameter name. If a parameter is absent, its default applies.
+        number: of pictures; None if the request does not say, which means one.
     """
 
     values: Mapping[str, Any]
+    number: int | None = None
 
 
 def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: Embeddi
     if faults:
         more = len(faults) - SHOWN_FAULTS
         raise InvalidInput(faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else []))
-    return Request({**preset, **values})
+    number = next((values[each.name] for each in parameters if each.count and each.name in values), None)
+    return Request({**preset, **values}, number)
 
 
 def _suggestion(name: str, parameters: Sequence[Parameter]) -> str:

@@ -98,6 +98,10 @@ class Workflow:
         width, height = (self._literal(graph, place) for place in self._size)
         return width, height
 
+    def size_of(self, request: Request) -> tuple[int, int]:
+        """Returns (width, height), in pixels, of the pictures that a request asks for."""
+        return self.size(self.render(request.values))
+
     def info(self, graph: Graph) -> dict[str, Any]:
         """Returns what the reply reports about a rendered graph, by public name."""
         return {name: self._literal(graph, place) for name, place in self._info.items()}

@@ -18,7 +18,7 @@ def opened(reply):
 
 
 def ask(handle, **request):
-    reply = asyncio.run(handle({"id": "formats", "input": {"prompt": "a red apple", "seed": 7, **request}}))
+    reply = asyncio.run(handle({"id": "formats", "input": {"prompt": "a red apple", "seed": 7} | request}))
     assert "error" not in reply, reply
     return reply, np.array(opened(reply).convert("RGBA")), json.loads(reply["info"])
 
@@ -42,6 +42,16 @@ def test_one_seed_in_every_form(handle):
     assert (flat[..., 3] == 255).all()
     assert flat[0, 0].tolist() == [0, 255, 0, 255] or abs(int(flat[0, 0, 1]) - 255) < 8
     assert info["alpha"]["transparent"] > 0.01
+
+
+def test_several_pictures_are_those_of_their_seeds(handle, small):
+    """Each is byte for byte the picture that its seed draws on its own; none of them comes from ComfyUI's cache."""
+    several, _, _ = ask(handle, **small, num_images=3)
+    for entry, seed in zip(several["images"], (7, 8, 9), strict=True):
+        alone, _, info = ask(handle, **small | {"seed": seed})
+        assert "Sampler" in info["seconds"]
+        assert (entry["seed"], entry["image_base64"]) == (seed, alone["image_base64"])
+        assert (entry["width"], entry["alpha"]) == (64, info["alpha"])
 
 
 def test_wrong_values_are_refused(generator):

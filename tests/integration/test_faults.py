@@ -12,6 +12,7 @@ from test_jobs import job, picture, works
 
 from handler.deadline import Deadline
 from handler.errors import JobTimeout, OutOfMemory
+from handler.job.runner import Job, Runner
 
 LONG = {"prompt": "x", "seed": 1, "width": 512, "height": 512, "num_inference_steps": 60}
 
@@ -42,6 +43,22 @@ def test_comfyui_killed_in_a_job(comfyui, handle, small):
     assert comfyui.pid not in (None, killed_pid)
     assert json.loads(after["info"])["attempts"] == 2
     assert picture(after) == picture(before)
+
+
+def test_finished_pictures_are_not_drawn_again(comfyui, generator, small):
+    """SIGKILL of ComfyUI during the second picture of three: only that one has a second attempt."""
+    begun = []
+
+    def kill_in_the_second(run):
+        if run.progress is not None and run.prompt_id not in begun:
+            begun.append(run.prompt_id)
+            if len(begun) == 2:
+                os.kill(comfyui.pid, signal.SIGKILL)
+
+    request = generator.parse(small | {"seed": 20, "num_images": 3, "num_inference_steps": 20})
+    _, outcome = Runner(generator).run(Job("killed", request), Deadline(100), kill_in_the_second)
+    assert [picture.info["attempts"] for picture in outcome.pictures] == [1, 2, 1]
+    assert [picture.random_values["seed"] for picture in outcome.pictures] == [20, 21, 22]
 
 
 def test_memory_is_freed_for_a_second_attempt(comfyui, generator, small, planned_fault):

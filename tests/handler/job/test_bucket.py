@@ -19,6 +19,7 @@ from handler.errors import InvalidInput
 from handler.job import buckets as choice
 from handler.job.bucket import REGION_HOST, Bucket, BucketUnavailable, endpoint
 from handler.job.buckets import Buckets, own_bucket
+from handler.job.generate import PlannedPicture
 from handler.job.picture import Picture
 from handler.job.runner import Runner
 from handler.settings import Settings
@@ -332,7 +333,10 @@ class Drawn:
     def parse(self, raw):
         return Request(raw)
 
-    def generate(self, *_):
+    def plan(self, request):
+        return [PlannedPicture(None, request, None)]
+
+    def draw(self, *_):
         return Picture(PNG, NAME, {"seed": 7}, {"seconds": {"total": 0.0}})
 
 

@@ -5,11 +5,11 @@ import pytest
 
 from handler.errors import ReplyTooLarge
 from handler.job import formats, reply
-from handler.job.picture import Outcome, Picture
+from handler.job.picture import MissingPicture, Outcome, Picture, PictureFacts
 from handler.job.reply import Shape
 from handler.settings import Settings
 
-OUTCOME = Outcome("alpha_1_abcdef.png", {"seed": 7}, {"prompt": "ü", "steps": 20}, None)
+OUTCOME = Outcome((PictureFacts("alpha_1_abcdef.png", {"seed": 7}, {"prompt": "ü", "steps": 20}),))
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def png(make_png):
 
 def test_the_reply_has_the_documented_fields(png):
     """Status, the picture three times, name, seed, and info as JSON text."""
-    built = reply.build(OUTCOME, png, Shape(10**7))
+    built = reply.build(OUTCOME, [png], Shape(10**7))
     assert set(built) == {"status", "url", "image_url", "image_base64", "filename", "seed", "info"}
     assert built["status"] == "success"
     assert built["seed"] == 7
@@ -30,34 +30,34 @@ def test_the_reply_has_the_documented_fields(png):
 
 def test_a_smaller_limit_drops_copies_then_compresses_then_fails(png):
     """As the limit shrinks, image_url is dropped, then url, then the PNG is compressed, then the job fails."""
-    whole = len(json.dumps(reply.build(OUTCOME, png, Shape(10**7))))
+    whole = len(json.dumps(reply.build(OUTCOME, [png], Shape(10**7))))
     copy = 4 * len(png) // 3
-    assert "image_url" in reply.build(OUTCOME, png, Shape(whole))
-    one_less = reply.build(OUTCOME, png, Shape(whole - 1))
+    assert "image_url" in reply.build(OUTCOME, [png], Shape(whole))
+    one_less = reply.build(OUTCOME, [png], Shape(whole - 1))
     assert "image_url" not in one_less
     assert "url" in one_less
-    bare = reply.build(OUTCOME, png, Shape(whole - copy - 100))
+    bare = reply.build(OUTCOME, [png], Shape(whole - copy - 100))
     assert "url" not in bare
     assert base64.b64decode(bare["image_base64"]) == png
-    pressed = reply.build(OUTCOME, png, Shape(copy // 2))
+    pressed = reply.build(OUTCOME, [png], Shape(copy // 2))
     assert len(pressed["image_base64"]) < copy // 10
     with pytest.raises(ReplyTooLarge, match="limit|LIMIT"):
-        reply.build(OUTCOME, png, Shape(500))
+        reply.build(OUTCOME, [png], Shape(500))
 
 
 @pytest.mark.parametrize("field", ["image_base64", "url"])
 def test_a_setting_chooses_one_copy(png, field):
     """With REPLY_FIELDS, the picture is in one field, and the reply has a third of the bytes."""
     shape = Shape.of(Settings(reply_fields=field))
-    built = reply.build(OUTCOME, png, shape)
+    built = reply.build(OUTCOME, [png], shape)
     assert set(built) == {"status", field, "filename", "seed", "info"}
     assert base64.b64decode(built[field].rpartition(",")[2]) == png
-    assert len(json.dumps(built)) < len(json.dumps(reply.build(OUTCOME, png, Shape(10**7)))) / 2.9
+    assert len(json.dumps(built)) < len(json.dumps(reply.build(OUTCOME, [png], Shape(10**7)))) / 2.9
 
 
 def test_the_clients_of_the_published_guides_work_unchanged(png):
     """They read three fields in three ways, so the default reply has all three, although one copy would be smaller."""
-    result = {"output": json.loads(json.dumps(reply.build(OUTCOME, png, Shape.of(Settings()))))}
+    result = {"output": json.loads(json.dumps(reply.build(OUTCOME, [png], Shape.of(Settings()))))}
     assert base64.b64decode(result["output"]["image_base64"]) == png
     assert result["output"]["url"].startswith("data:image/png;base64,")  # <img src="${response.output.url}">
     assert base64.b64decode(result["output"]["image_url"].split(",")[1]) == png
@@ -66,14 +66,14 @@ def test_the_clients_of_the_published_guides_work_unchanged(png):
 @pytest.mark.parametrize("limit", [600_000, 800_000, 1_200_000, 5_000])
 def test_the_limit_holds(png, limit):
     """The reply as JSON is never larger than the limit."""
-    assert len(json.dumps(reply.build(OUTCOME, png, Shape(limit)))) <= limit
+    assert len(json.dumps(reply.build(OUTCOME, [png], Shape(limit)))) <= limit
 
 
 def test_a_picture_in_a_bucket_needs_no_pixels():
     """Both URLs point to the bucket, and there is no base64."""
-    outcome = Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, "https://bucket/alpha_1_abcdef.png")
-    built = reply.build(outcome, None, Shape(10))
-    assert built["url"] == built["image_url"] == outcome.url
+    url = "https://bucket/alpha_1_abcdef.png"
+    built = reply.build(Outcome((PictureFacts("alpha_1_abcdef.png", {"seed": 7}, {}, url),)), [None], Shape(1000))
+    assert built["url"] == built["image_url"] == url
     assert "image_base64" not in built
 
 
@@ -82,32 +82,33 @@ def test_the_size_is_computed_as_the_reply_is_built(png, limit):
     """`check_size` fails exactly if `build` does, and the size it computes is the size of the built reply."""
     fits = True
     try:
-        reply.check_size(OUTCOME, png, Shape(limit))
+        reply.check_size(OUTCOME, [png], Shape(limit))
     except ReplyTooLarge:
         fits = False
     if fits:
-        exact = len(json.dumps(reply.build(OUTCOME, png, Shape(limit))))
-        assert len(json.dumps(reply.build(OUTCOME, png, Shape(exact)))) == exact
+        exact = len(json.dumps(reply.build(OUTCOME, [png], Shape(limit))))
+        assert len(json.dumps(reply.build(OUTCOME, [png], Shape(exact)))) == exact
     else:
         with pytest.raises(ReplyTooLarge):
-            reply.build(OUTCOME, png, Shape(limit))
+            reply.build(OUTCOME, [png], Shape(limit))
 
 
 def test_checking_the_size_encodes_nothing(png, monkeypatch):
     """A picture that fits is neither encoded nor compressed."""
     monkeypatch.setattr(reply, "base64", None)
     monkeypatch.setattr(formats.png, "recompress", None)
-    reply.check_size(OUTCOME, png, Shape(10**7))
+    reply.check_size(OUTCOME, [png], Shape(10**7))
 
 
 def test_an_outcome_survives_storage():
     """An outcome that is read back from JSON equals the stored one."""
     picture = Picture(b"png", "alpha_1_abcdef.png", {"seed": 7}, {"seconds": {"total": 1.5}})
-    outcome = Outcome.of(picture, None)
+    outcome = Outcome((PictureFacts.of(picture, None),), (MissingPicture({"seed": 8}, "node_failed: x"),), True)
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
 
 
 def test_an_outcome_stored_by_an_older_version_is_read():
-    """Before 0.2.0, one field had another name."""
-    stored = {"filename": "alpha_1_abcdef.png", "drawn": {"seed": 7}, "info": {}, "url": None}
-    assert Outcome.from_json(stored) == Outcome("alpha_1_abcdef.png", {"seed": 7}, {}, None)
+    """Up to 0.2.0 it was that of one picture; before 0.2.0, one field had another name."""
+    for name in ("drawn", "random_values"):
+        stored = {"filename": "alpha_1_abcdef.png", name: {"seed": 7}, "info": {}, "url": None}
+        assert Outcome.from_json(stored) == Outcome((PictureFacts("alpha_1_abcdef.png", {"seed": 7}, {}, None),))

@@ -5,8 +5,9 @@ import socket
 import threading
 
 from handler.comfyui.run import Progress, Run
-from handler.errors import NodeFailed
-from handler.job import profiles
+from handler.errors import NodeFailed, NotTransparent
+from handler.job import profiles, seeds
+from handler.job.generate import PlannedPicture
 from handler.job.picture import Picture
 from handler.job.runner import Runner
 from handler.server.background import Background
@@ -19,6 +20,7 @@ from handler.server.serve import Server
 from handler.server.service import Service
 from handler.server.workflow_watch import WorkflowWatch
 
+THIRD = 12  # the seed of the third picture, for a request whose seed is 10
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 
 
@@ -46,6 +48,7 @@ class Painter:
     """
 
     def __init__(self, settings):
+        self.settings = settings
         self.workflow = profiles.load(settings)
         self.parsed = []
         self.prompts = []
@@ -63,14 +66,24 @@ class Painter:
         self.parsed.append(raw)
         return self.workflow.parse(raw)
 
-    def generate(self, request, deadline, on_progress):
-        prompt = request.values["prompt"]
+    def plan(self, request):
+        return [PlannedPicture(self.workflow, request, each) for each in seeds.draws(request, self.workflow.parameters)]
+
+    def draw(self, planned, deadline, on_progress):
+        prompt, seed = planned.request.values["prompt"], planned.random.values["seed"]
         self.prompts.append(prompt)
         if prompt == "wait":
             while not self.go_on.is_set():
                 deadline.sleep(0.01)
         if prompt == "fail once" and self.prompts.count(prompt) == 1:
             raise NodeFailed("KSampler: out of memory")
+        if prompt == "opaque third" and seed == THIRD:
+            raise NotTransparent("picture is opaque")
+        if prompt == "fail third" and seed == THIRD:
+            raise NodeFailed("KSampler: out of memory")
+        if prompt == "wait at third" and seed == THIRD:
+            while not self.go_on.is_set():
+                deadline.sleep(0.01)
         if prompt == "crash":
             raise RuntimeError("/home/somebody/secret")
         if prompt == "steps":
@@ -78,10 +91,10 @@ class Painter:
                 on_progress(Run("id", "node", progress=Progress("Sampler", step, 20)))
             while not self.go_on.is_set():
                 deadline.sleep(0.01)
-        seed = request.values.get("seed", 7)
         seconds = {"Sampler": 0.5, "total": 0.6}
+        facts = {"picture": {"format": "png", "width": 128, "height": 128}, "alpha": {"mean": 0.5}, **self.info}
         name = f"alpha_1_{len(self.prompts):06x}.png"
-        return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed, **self.info})
+        return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed, **facts})
 
 
 def painted_service(settings, buckets=None):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from handler.errors import InvalidInput, JobCancelled, JobTimeout, NodeFailed, StorageUnavailable
-from handler.job.picture import Outcome
+from handler.job.picture import MissingPicture, Outcome, PictureFacts
 from handler.server import job_database
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRequest, Status
@@ -14,7 +14,7 @@ from handler.server.job_store import JobStore
 
 KEEP_S = 100.0
 PLENTY = 1_000_000
-RESULT = Outcome("x", {"seed": 7}, {"steps": 20}, None)
+RESULT = Outcome((PictureFacts("x", {"seed": 7}, {"steps": 20}),))
 
 
 class Clock:
@@ -202,7 +202,7 @@ def test_results_are_bounded_in_bytes(store):
     add(store, *"abcd")
     for job_id in "abc":
         store.take()
-        store.complete(job_id, Outcome("x" * 1000, {}, {}, None))
+        store.complete(job_id, Outcome((PictureFacts("x" * 1000, {}, {}),)))
     store.expire(2500)
     with pytest.raises(NotFound):
         store.get("a")
@@ -249,7 +249,7 @@ def test_a_file_of_a_newer_version_is_rejected(opened, tmp_path):
     opened().close()
     with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database:
         database.execute("PRAGMA user_version = 7")
-    with pytest.raises(StorageUnavailable, match="version 7, this program reads up to 2"):
+    with pytest.raises(StorageUnavailable, match="version 7, this program reads up to 3"):
         JobStore(tmp_path / "jobs.sqlite3", 10)
 
 
@@ -259,9 +259,9 @@ def test_a_file_of_version_0_1_0_is_opened(opened, tmp_path):
         database.executescript(Path(__file__).with_name("jobs_0.1.0.sql").read_text())
     store = opened()
     completed = store.get("completed")
-    assert (completed.status, completed.outcome.random_values) == (Status.COMPLETED, {"seed": 7})
-    assert completed.outcome.filename == "alpha_1760000003_0a1b2c.png"
-    assert completed.outcome.info["versions"]["layerdiffuse_alpha"] == "0.1.0"
+    assert (completed.status, completed.outcome.first.random_values) == (Status.COMPLETED, {"seed": 7})
+    assert completed.outcome.first.filename == "alpha_1760000003_0a1b2c.png"
+    assert completed.outcome.first.info["versions"]["layerdiffuse_alpha"] == "0.1.0"
     assert (store.get("failed").status, store.get("failed").error) == (
         Status.FAILED,
         "node_failed: Sampler: out of memory",
@@ -276,18 +276,33 @@ def test_a_file_of_version_0_1_0_is_opened(opened, tmp_path):
     assert opened().get("completed") == completed
 
 
+def test_a_file_of_version_0_2_0_is_opened(opened, tmp_path):
+    """A result was that of one picture; the dump was made with that version."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as database:
+        database.executescript(Path(__file__).with_name("jobs_0.2.0.sql").read_text())
+    store = opened()
+    outcome = store.get("completed").outcome
+    assert (outcome.missing, outcome.is_list) == ((), False)
+    (picture,) = outcome.pictures
+    assert (picture.filename, picture.random_values) == ("alpha_1764000003_0a1b2c.png", {"seed": 7})
+    assert store.take().id == "queued"
+
+
 def test_what_is_stored_belongs_to_a_version():
     """A change of the columns or of what is in them needs a new VERSION, and a dump like that of 0.1.0 to read.
 
     A file has one version, not each row: `JobStore` reads rows of all versions up to its own, and a program that is
     older than the file refuses all of it.
     """
-    stored = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in (JobRequest, Outcome)}
+    kinds = (JobRequest, Outcome, PictureFacts, MissingPicture)
+    stored = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
     assert (job_database.VERSION, stored | {"columns": job_database.COLUMNS}) == (
-        2,
+        3,
         {
             "JobRequest": ["input", "s3_config", "webhook", "execution_timeout_s", "ttl_s", "is_sent_as_base64"],
-            "Outcome": ["filename", "random_values", "info", "url"],
+            "Outcome": ["pictures", "missing", "is_list"],
+            "PictureFacts": ["filename", "random_values", "info", "url"],
+            "MissingPicture": ["random_values", "error"],
             "columns": [
                 "number",
                 "id",

@@ -17,28 +17,30 @@ def painted(serve_painted):
 
 
 def test_pictures_are_generated(painted):
-    """As base64 by default, or as URLs that work; each picture is a job of its own."""
+    """As base64 by default, or as URLs that work."""
     client, painter = painted
     made = client.images.generate(prompt="a red apple", n=2, size="128x192", background="transparent")
     assert [base64.b64decode(image.b64_json) for image in made.data] == [painter.png] * 2
     assert made.created > 1.7e9
     (image,) = client.images.generate(prompt="x", model="any", response_format="url", size="square", user="me").data
     assert httpx.get(image.url).content == painter.png
-    expected = {"prompt": "a red apple", "output_format": None, "width": 128, "height": 192}
-    assert painter.parsed == [expected, expected, {"prompt": "x", "output_format": None, "size": "square"}]
+    assert painter.parsed == [
+        {"prompt": "a red apple", "num_images": 2, "output_format": None, "width": 128, "height": 192},
+        {"prompt": "x", "num_images": None, "output_format": None, "size": "square"},
+    ]
 
 
 def test_background_and_format_are_passed_on(painted):
     """Opaque means on white."""
     client, painter = painted
     client.images.generate(prompt="x", background="opaque", output_format="webp", size="auto")
-    assert painter.parsed == [{"prompt": "x", "output_format": "webp", "background": "#ffffff"}]
+    assert painter.parsed == [{"prompt": "x", "num_images": None, "output_format": "webp", "background": "#ffffff"}]
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"prompt": "x", "n": 9}, openai.BadRequestError, "less than or equal to 8"),
+        ({"prompt": "x", "n": 9}, openai.UnprocessableEntityError, "num_images must be an integer from 1 to 8, got 9"),
         ({"prompt": " "}, openai.UnprocessableEntityError, "not blank"),
         ({"prompt": "x", "size": "100x128"}, openai.UnprocessableEntityError, "the nearest are 64 and 128"),
         ({"prompt": "x", "extra_body": {"sise": 1}}, openai.BadRequestError, "sise"),
