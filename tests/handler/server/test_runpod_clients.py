@@ -34,6 +34,40 @@ def test_a_base_url_may_end_in_a_slash(make, path):
     assert answer.json()["status"] == "IN_QUEUE"
 
 
+# What RunPod's documentation sends with curl, and its Go client to a base URL that ends in a slash.
+@pytest.mark.parametrize("base", ["/v2/tests", "/v2//tests"], ids=["curl", "go"])
+def test_every_operation_takes_a_bare_key(serve_painted, base):
+    """`Authorization: KEY` without `Bearer`, in the spelling of the documentation, sent by the real curl."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    url, *_ = serve_painted(api_keys="key")
+    body = ["-d", '{"input": {"prompt": "an apple"}}']
+
+    def curl(method, path, *options, key="key"):
+        headers = [
+            "-H",
+            "accept: application/json",
+            "-H",
+            f"authorization: {key}",
+            "-H",
+            "content-type: application/json",
+        ]
+        command = ["curl", "--silent", "--max-time", "30", "--request", method, "--url", f"{url}{base}{path}", *headers]
+        done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    assert curl("POST", "/run", *body, key="wrong")["error"]["code"] == "unauthorized"
+    job_id = curl("POST", "/run", *body)["id"]
+    assert curl("POST", f"/status-sync/{job_id}")["status"] == "COMPLETED"
+    assert curl("GET", f"/status/{job_id}")["output"]["image_base64"]
+    assert curl("GET", f"/stream/{job_id}") == {"status": "COMPLETED", "stream": []}
+    assert curl("POST", f"/cancel/{job_id}")["status"] == "COMPLETED"
+    assert curl("POST", "/runsync", *body)["status"] == "COMPLETED"
+    assert curl("POST", "/runsync?wait=30000", *body)["status"] == "COMPLETED"
+    assert curl("GET", "/health")["jobs"]["completed"] == 3
+    assert curl("POST", "/purge-queue") == {"removed": 0, "status": "completed"}
+
+
 @pytest.mark.parametrize("path", ["/", "/ping"])
 def test_head_is_answered_as_get_without_a_body(client, path):
     """Balancers and monitors ask with HEAD."""
