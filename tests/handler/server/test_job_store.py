@@ -225,7 +225,7 @@ def test_webhooks_stay_due_until_they_are_told(opened):
 def test_a_full_disk_accepts_nothing_and_loses_nothing(store):
     """A job that cannot be written is rejected with a clear error; older jobs are kept, and later ones work."""
     add(store, "a")
-    connection = store._database._connection
+    connection = store.close.__self__._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageUnavailable, match="full"):
