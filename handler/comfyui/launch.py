@@ -1,20 +1,17 @@
-"""One ComfyUI process: its command line, its environment, what it prints, its folder for temporary files."""
+"""Starts ComfyUI: its command line, its environment, its folder for temporary files."""
 
-import collections
 import contextlib
-import io
-import logging
 import os
 import re
 import shlex
 import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from handler.comfyui import ending, model_paths
+from handler.comfyui import model_paths
+from handler.comfyui.child_process import Child
 from handler.comfyui.client import ComfyClient
 from handler.comfyui.options import Options
 from handler.errors import ComfyUnavailable
@@ -22,69 +19,7 @@ from handler.settings import Settings
 
 HOST = "127.0.0.1"
 NO_SCRATCH = "no folder for temporary files can be written: set TMPDIR, or mount a tmpfs at /tmp"
-TAIL_LINES = 40
-RELAY_GRACE_S = 1.0  # for the last lines of a process that has ended
-ANSI_STYLE = re.compile(r"\x1b\[[\d;]*m")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-
-comfyui_log = logging.getLogger("comfyui")
-
-
-class Child:
-    """One ComfyUI process, from its start to its end.
-
-    Attributes:
-        process: as the standard library sees it.
-        client: speaks to it.
-        ready_s: when it became ready, on the monotonic clock; None until then.
-        reason: why it ended, or is about to; empty until then.
-        last_lines: what it printed last.
-    """
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], client: ComfyClient, scratch: tempfile.TemporaryDirectory[str]
-    ) -> None:
-        self.process = process
-        self.client = client
-        self.ready_s: float | None = None
-        self.reason = ""
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        self._scratch = scratch
-        self._relay = threading.Thread(target=self._log_output, daemon=True)
-        self._relay.start()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it takes graphs."""
-        return self.ready_s is not None and not self.reason
-
-    def kill(self, reason: str) -> None:
-        """Ends it at once; `wait` returns soon."""
-        self.reason = reason
-        self.process.kill()
-
-    def wait(self) -> int:
-        """Waits for its end, cleans up after it, and returns its exit status."""
-        status = self.process.wait()
-        self._relay.join(RELAY_GRACE_S)
-        if not self.reason:
-            stage = "" if self.ready_s is not None else " while starting"
-            self.reason = f"ComfyUI ended{stage}: {ending.reason(status, list(self.last_lines))}"
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.client.close()
-        self._scratch.cleanup()
-        return status
-
-    def _log_output(self) -> None:
-        assert self.process.stdout is not None
-        with io.TextIOWrapper(self.process.stdout, errors="replace", newline="\n") as lines:
-            for line in lines:
-                # Progress bars redraw themselves with carriage returns.
-                text = ANSI_STYLE.sub("", line.rstrip().rsplit("\r", 1)[-1])
-                if text:
-                    self.last_lines.append(text)
-                    comfyui_log.info(text)
 
 
 def start(settings: Settings, chosen: Options) -> Child:

@@ -8,8 +8,8 @@ from typing import Self
 
 from handler.comfyui import launch, machine, options
 from handler.comfyui.child import BROKEN_STATUS
+from handler.comfyui.child_process import Child
 from handler.comfyui.client import ComfyClient
-from handler.comfyui.launch import Child
 from handler.comfyui.recovery import Attempts, Fault, Recovery, Remedy, fault_of
 from handler.deadline import Deadline
 from handler.errors import ComfyBroken, ComfyCrashed, ComfyUnavailable, GenerationError

@@ -12,9 +12,10 @@ from handler.errors import InvalidInput, WorkflowInvalid
 from handler.workflow import lint, outputs
 from handler.workflow.graph import Finding, Links
 from handler.workflow.gui_format import is_gui_format
-from handler.workflow.parameter import Parameter, shown
+from handler.workflow.parameter import Parameter
 from handler.workflow.parameters import Request, parse
 from handler.workflow.places import Place, Places
+from handler.workflow.wording import shown
 from handler.workflow.workflow import ModelFile, Workflow, place_of, places_of, size_nodes
 
 WARM_UP_MODES = ("full", "fast")

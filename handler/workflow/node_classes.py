@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handler.workflow.graph import Finding, Graph, Links
-from handler.workflow.parameter import shown
+from handler.workflow.wording import shown
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 WIDGETS: Mapping[str, tuple[type, ...]] = {

@@ -1,6 +1,5 @@
 """One public field of a request: which values it accepts, and what is wrong with any other."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,10 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.validators import extend
 
 from handler.workflow import prompt_syntax
+from handler.workflow.wording import in_words, shown
 
-SHOWN_CHARACTERS = 40
-LARGEST_SHOWN_INTEGER = 10**SHOWN_CHARACTERS
 INTEGER_BITS = 64
 PROMPT_FORMAT = "prompt"  # JSON Schema's `format` of text that ComfyUI parses
-NOT_BLANK = r"\S"  # JSON Schema's `pattern`
 
 EmbeddingFault = Callable[[str], str | None]
 
@@ -107,7 +104,7 @@ class Parameter:
 
     def expectation(self) -> str:
         """Returns which values are accepted, in words: "an integer from 0 to 10"."""
-        return (self.expected or _in_words(self.schema)) + (" or null" if self.random else "")
+        return (self.expected or in_words(self.schema)) + (" or null" if self.random else "")
 
     def _hint(self, value: Any) -> str:
         """Returns what a caller probably wanted, as the end of a message; empty if that is not known."""
@@ -120,32 +117,3 @@ class Parameter:
             below = int(value) // step * step
             return f"; the nearest are {max(least, below)} and {min(most, below + step)}"
         return ""
-
-
-def _in_words(schema: Mapping[str, Any]) -> str:
-    match schema:
-        case {"enum": [*values]}:
-            return f"one of {', '.join(map(shown, values))}"
-        case {"type": "boolean"}:
-            return "true or false"
-        case {"type": "string"}:
-            words = f"a string of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
-            return words + (", not blank" if schema.get("pattern") == NOT_BLANK else "")
-    article = "an integer" if schema["type"] == "integer" else "a number"
-    words = f"{article} from {schema['minimum']} to {schema['maximum']}"
-    return words + (f", a multiple of {schema['multipleOf']}" if "multipleOf" in schema else "")
-
-
-def shown(value: object) -> str:
-    """Returns a short rendering of a JSON value, whatever its size."""
-    match value:
-        case dict():
-            return "an object"
-        case list():
-            return "an array"
-        case str() if len(value) > SHOWN_CHARACTERS:
-            return f"{json.dumps(value[:SHOWN_CHARACTERS], ensure_ascii=False)}… ({len(value)} characters)"
-        case int() if abs(value) > LARGEST_SHOWN_INTEGER:
-            return f"an integer of {value.bit_length()} bits"
-        case _:
-            return json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from handler.errors import InvalidInput
-from handler.workflow.parameter import SHOWN_CHARACTERS, EmbeddingFault, Parameter, shown
+from handler.workflow.parameter import EmbeddingFault, Parameter
+from handler.workflow.wording import SHOWN_CHARACTERS, shown
 
 SHOWN_FAULTS = 12
 SIMILARITY = 0.8  # of a field's name and a misspelling of it, in difflib's measure

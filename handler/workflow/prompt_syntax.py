@@ -4,11 +4,12 @@ Finds what would fail in ComfyUI, so that the caller learns about it before anyt
 exactly what ComfyUI 0.30 reads (comfy/sd1_clip.py: token_weights, SDTokenizer); tests compare the two.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from handler.workflow.wording import shown
 
 # ComfyUI's parser calls itself for each level, and fails at about 970 of them.
 MAX_DEPTH = 100
@@ -16,7 +17,6 @@ MAX_DEPTH = 100
 MAX_WEIGHT = 100.0
 BRACKET_FACTOR = 1.1  # the weight of brackets without a number
 EMBEDDING = "embedding:"
-SHOWN_CHARACTERS = 40
 
 
 class TooDeep(ValueError):
@@ -38,7 +38,7 @@ def faults(prompt: str) -> list[str]:
     except TooDeep:
         return [f"has brackets nested more than {MAX_DEPTH} deep"]
     weights = [
-        f"has the weight {segment.weight:g} for {_shown(segment.text)}, expected {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+        f"has the weight {segment.weight:g} for {shown(segment.text)}, expected {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
         for segment in found
         if segment.text.strip() and not (math.isfinite(segment.weight) and abs(segment.weight) <= MAX_WEIGHT)
     ]
@@ -112,8 +112,3 @@ def _embeddings(found: list[Segment]) -> Iterator[str]:
         for word in (*words, *others):
             name = re.split(r"[<\[]", (word.split() or [""])[0])[0]
             yield name if name.strip(",") else ""
-
-
-def _shown(text: str) -> str:
-    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
-    return json.dumps(cut, ensure_ascii=False)

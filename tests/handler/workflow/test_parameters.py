@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import MESSAGE_CHARACTERS, InvalidInput
-from handler.workflow.parameter import Parameter, shown
+from handler.workflow.parameter import Parameter
 from handler.workflow.parameters import parse
+from handler.workflow.wording import shown
 
 PARAMETERS = (
     Parameter("prompt", "P", "text", {"type": "string", "minLength": 1, "maxLength": 10}, required=True),
