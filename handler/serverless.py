@@ -11,7 +11,7 @@ from typing import Any
 from handler.comfyui.client import OnProgress
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import GenerationError
+from handler.errors import GenerationError, ModelMissing
 from handler.job import reply
 from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
@@ -58,17 +58,19 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
 
 
 class LeavingWorker:
-    """Handles jobs until ComfyUI is given up, then leaves the field to another worker.
+    """Handles jobs until ComfyUI is given up or a weight file is gone, then leaves the field to another worker.
 
     The job that it has fails, the SDK asks RunPod to replace the worker and takes no other job, and the
-    process ends with status 1. An idle worker ends at once.
+    process ends with status 1. An idle worker ends at once if ComfyUI is given up.
 
     Attributes:
         config: for `runpod.serverless.start`.
     """
 
-    def __init__(self, handle: Handler, comfyui: ComfyProcess) -> None:
+    def __init__(self, handle: Handler, comfyui: ComfyProcess, check_weights: Callable[[], None]) -> None:
+        """`check_weights` runs after a job that failed; it raises ModelMissing if a weight file is gone or damaged."""
         self._handle = handle
+        self._check_weights = check_weights
         self._comfyui = comfyui
         self._jobs = 0
         self.config: dict[str, Any] = {"handler": self.handle}
@@ -77,11 +79,20 @@ class LeavingWorker:
         """Is the handler that the SDK calls."""
         self._jobs += 1
         try:
-            return await self._handle(job)
+            reply = await self._handle(job)
+            if "error" in reply:
+                await asyncio.to_thread(self._give_up_without_weights)
+            return reply
         finally:
             self._jobs -= 1
             if self._comfyui.unfit.is_set():
                 self.config["refresh_worker"] = True  # the SDK looks at it after each job
+
+    def _give_up_without_weights(self) -> None:
+        try:
+            self._check_weights()
+        except ModelMissing as exc:
+            self._comfyui.give_up(exc.message)
 
     def watch(self) -> None:
         """From now on, ends the process when ComfyUI is given up."""

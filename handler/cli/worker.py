@@ -18,7 +18,7 @@ from handler.cli.terminal import EXIT_FAILED, EXIT_USAGE, fail
 from handler.comfyui.child import at_parents_end
 from handler.comfyui.process import ComfyProcess
 from handler.errors import GenerationError
-from handler.job import preparation, profiles
+from handler.job import fitness, preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
@@ -62,7 +62,7 @@ def worker(context: typer.Context) -> None:
                 # If it is interrupted, the SDK exits with 0.
                 if not any(result["status"] == "COMPLETED" for result in results):
                     raise typer.Exit(EXIT_FAILED)
-        leaving = serverless.LeavingWorker(handle, comfyui)
+        leaving = serverless.LeavingWorker(handle, comfyui, lambda: fitness.check_weights(settings, generator.workflow))
         if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
             preparation.prepare(generator)  # the SDK's API starts without fitness checks
             leaving.watch()

@@ -114,7 +114,7 @@ class ComfyProcess:
         with self._changed:
             remedy = self._recovery.after(error, attempts)
         if remedy is Remedy.GIVE_UP:
-            self._give_up(error.message)
+            self.give_up(error.message)
         elif remedy is Remedy.RESTART_AND_RUN_AGAIN or client.is_stuck:
             self.restart(client, error.message)
         elif remedy is Remedy.FREE_AND_RUN_AGAIN:
@@ -161,7 +161,8 @@ class ComfyProcess:
         if thread is not None:
             thread.join()
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """Stops ComfyUI for good, and makes jobs fail with this reason from now on."""
         with self._changed:
             self._stop.set()
             self._set_unfit(reason)
@@ -185,7 +186,7 @@ class ComfyProcess:
             self._start_again_and_again(stop)
         except Exception:
             log.exception("ComfyUI is no longer watched")
-            self._give_up("unexpected error, see the worker log")
+            self.give_up("unexpected error, see the worker log")
 
     def _start_again_and_again(self, stop: threading.Event) -> None:
         while not stop.is_set():

@@ -13,12 +13,16 @@ from handler.comfyui.recovery import Attempts
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import (
+    ComfyCrashed,
     ComfyUnavailable,
     GenerationError,
+    InvalidInput,
     JobTimeout,
     ModelMissing,
+    NodeFailed,
     NoGpu,
     NotTransparent,
+    WorkflowRejected,
 )
 from handler.job import alpha_check, fitness, formats, seeds
 from handler.job.picture import Picture, new_filename, stage_seconds
@@ -52,7 +56,7 @@ class Generator:
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self.workflow.parse(raw, lambda name: embeddings.fault(name, self.workflow.models, self.settings))
+        return self.workflow.parse(raw, self._embedding_fault)
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of a job's input."""
@@ -81,6 +85,7 @@ class Generator:
         """
         drawing = _Drawing(planned, deadline, on_progress, Attempts(planned.request), time.monotonic())
         self._check_machine()
+        self._check_embeddings(planned)
         values, spare = planned.random.values, planned.random.spare
         picture, fault = self._picture(drawing, values)
         refused: dict[str, Any] = {}
@@ -161,6 +166,18 @@ class Generator:
         if missing := locate.missing(self.workflow.models, self.settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
+    def _embedding_fault(self, name: str) -> str | None:
+        return embeddings.fault(name, self.workflow.models, self.settings)
+
+    def _check_embeddings(self, planned: "PlannedPicture") -> None:
+        """Raises InvalidInput if an embedding has vanished while the job was queued; ComfyUI would draw without it."""
+        values = planned.request.values
+        named = [parameter for parameter in planned.workflow.parameters if parameter.name in values]
+        if faults := [
+            fault for parameter in named for fault in parameter.faults(values[parameter.name], self._embedding_fault)
+        ]:
+            raise InvalidInput(faults)
+
     def _draw(self, graph: Graph, drawing: "_Drawing") -> tuple[Run, ComfyClient, float]:
         """Runs the graph until there is a picture, or an error that another attempt cannot cure.
 
@@ -173,10 +190,20 @@ class Generator:
                 run = client.run(graph, drawing.planned.workflow.output_node, drawing.deadline, drawing.on_progress)
                 run.result()
             except GenerationError as exc:
-                self.comfyui.recover(client, exc, drawing.attempts)
+                self.comfyui.recover(client, self._cause(exc, drawing.planned.workflow), drawing.attempts)
             else:
                 self.comfyui.drew()
                 return run, client, ready_s
+
+    def _cause(self, error: GenerationError, workflow: Workflow) -> GenerationError:
+        """Returns why a run failed: a weight file that vanished or was damaged meanwhile, or the error itself."""
+        if isinstance(error, (NodeFailed, WorkflowRejected, ComfyCrashed)):
+            try:
+                fitness.check_weights(self.settings, workflow)
+            except ModelMissing as missing:
+                missing.__cause__ = error
+                return missing
+        return error
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The real SDK against the control plane; ComfyUI is a child that speaks its proto
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import fake_comfyui
 import pytest
 from control_plane import ControlPlane
-from server import PROGRAM, TINY
+from server import PROGRAM, ROOT, TINY
 
 SMALL = {"prompt": "x", "width": 64, "height": 64}
 FROZEN_S = 12
@@ -26,11 +27,12 @@ NO_DRIVER = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver 
 class Worker:
     """The worker on a fake ComfyUI with a plan; `output` is a file."""
 
-    def __init__(self, runpod, folder, **plan):
+    def __init__(self, runpod, folder, models=None, **plan):
         self.output = folder / "output"
         fake_comfyui.install(folder / "comfyui", **plan)
         own = {"COMFYUI_DIR": str(folder / "comfyui"), "WARM_UP": "off", "TMPDIR": str(folder)}
         own["PYTHONUNBUFFERED"] = "1"  # what the SDK prints is in order
+        own |= {"MODELS_DIR": str(models)} if models else {}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [PROGRAM, "worker"],
@@ -121,6 +123,25 @@ def test_a_worker_whose_gpu_breaks_fails_one_job(worker):
             runpod.result(0)
     assert "an illegal memory access was encountered" in broken.last_line
     assert runpod.taken == ["job-0", "job-1"]
+
+
+def test_a_worker_whose_weights_vanish_fails_one_job(worker, tmp_path):
+    """A weight file is deleted between jobs: the next job names it, RunPod is asked for another worker, status 1."""
+    models = shutil.copytree(ROOT / "models", tmp_path / "models")
+    with ControlPlane() as runpod:
+        leaving = worker(runpod, models=models)
+        runpod.submit("before", SMALL)
+        job_id, posted, _ = runpod.result()
+        assert (job_id, "output" in posted) == ("before", True)
+        (models / "checkpoints" / "tiny_sdxl.safetensors").unlink()
+        for number in range(3):
+            runpod.submit(f"job-{number}", SMALL)
+        job_id, posted, _ = runpod.result()
+        assert (job_id, posted["stopPod"]) == ("job-0", True)
+        assert posted["error"] == "model_missing: models/checkpoints/tiny_sdxl.safetensors missing"
+        assert leaving.process.wait(30) == 1
+    assert "models/checkpoints/tiny_sdxl.safetensors missing" in leaving.last_line
+    assert runpod.taken == ["before", "job-0"]
 
 
 def test_an_idle_worker_whose_comfyui_cannot_start_again_ends(worker):
