@@ -16,7 +16,7 @@ from handler.cli.verify_verdicts import SEE_ERRORS
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError
-from handler.job import preparation, profiles
+from handler.job import fitness, preparation, profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
 from handler.weights.manifest import BadList
@@ -107,8 +107,9 @@ class Verification:
     def _start(self, generator: Generator, comfyui: ComfyProcess, comfyui_log: verify_machine.ComfyLog) -> bool:
         """Returns whether ComfyUI runs; a failed warm-up does not keep the pictures from being tried."""
         with self._step("fitness"):
-            for check in (generator.check_gpu, generator.check_weights, generator.check_disk):
-                check()
+            generator.check_gpu()
+            fitness.check_weights(self._settings, generator.workflow)
+            fitness.check_disk()
             self._add(Severity.OK, "fitness", "GPU, weights and disk are fine")
         began_s = time.time()
         seconds = self._report.cold_start

@@ -1,7 +1,6 @@
 """`layerdiffuse-alpha worker`: the RunPod worker."""
 
 import argparse
-import functools
 import json
 import logging
 import os
@@ -66,8 +65,8 @@ def worker(context: typer.Context) -> None:
         if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
             preparation.prepare(generator)  # the SDK's API starts without fitness checks
             leaving.watch()
-        for check in preparation.fitness_checks(generator):
-            runpod.serverless.register_fitness_check(_ends_with_its_reason(check, comfyui))
+        for name, check in preparation.fitness_checks(generator).items():
+            runpod.serverless.register_fitness_check(_ends_with_its_reason(name, check, comfyui))
         runpod.serverless.register_fitness_check(leaving.watch)
         # The SDK forks a process that tells RunPod that all is well; it must not outlive this one.
         os.register_at_fork(after_in_child=at_parents_end(signal.SIGKILL))
@@ -79,13 +78,12 @@ def worker(context: typer.Context) -> None:
             fail(f"worker is not fit: {comfyui.unfit_reason}")
 
 
-def _ends_with_its_reason(check: Callable[[], None], comfyui: ComfyProcess) -> Callable[[], None]:
+def _ends_with_its_reason(name: str, check: Callable[[], None], comfyui: ComfyProcess) -> Callable[[], None]:
     """Returns the check as the SDK runs it: if it fails, ComfyUI is stopped and the last log line says why.
 
-    The SDK reports the failure to RunPod and exits with status 1, without unwinding the stack.
+    The SDK reports the failure to RunPod by the function's name and exits with status 1, without unwinding the stack.
     """
 
-    @functools.wraps(check)
     def run() -> None:
         try:
             check()
@@ -94,9 +92,10 @@ def _ends_with_its_reason(check: Callable[[], None], comfyui: ComfyProcess) -> C
             from runpod import RunPodLogger
 
             RunPodLogger().set_level("NOTSET")  # it would log two more lines
-            log.critical("worker is not fit", extra={"check": check.__name__, "code": exc.code, "reason": exc.message})
+            log.critical("worker is not fit", extra={"check": name, "code": exc.code, "reason": exc.message})
             raise
 
+    run.__name__ = name
     return run
 
 

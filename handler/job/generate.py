@@ -130,17 +130,6 @@ class Generator:
         fitness.check_gpu(self.settings, self.workflow)
         self._gpu_checked = True
 
-    def check_weights(self) -> None:
-        """Raises ModelMissing if a weight file is missing, unreadable or incomplete; logs the paths."""
-        fitness.check_weights(self.settings, self.workflow)
-        for file in self.workflow.models:
-            if found := locate.find(file, self.settings):
-                log.info("weights found", extra={"file": str(file), "path": str(found.path)})
-
-    def check_disk(self) -> None:
-        """Raises StorageUnavailable if temporary files have no room."""
-        fitness.check_disk()
-
     def start(self) -> None:
         """Starts ComfyUI, which fails if CUDA does not work, and waits until it is ready.
 

@@ -9,21 +9,22 @@ from typing import Any, Literal
 from handler.comfyui.machine import on_cpu
 from handler.deadline import Deadline
 from handler.errors import BadPicture, ComfyCrashed, NodeFailed, NotTransparent
+from handler.job import fitness
 from handler.job.generate import Generator
 from handler.job.picture import Picture
 
 log = logging.getLogger(__name__)
 
 
-def fitness_checks(generator: Generator) -> list[Callable[[], None]]:
-    """Returns the checks that must pass before a job is taken, cheapest first; each raises GenerationError."""
-    return [
-        generator.check_gpu,
-        generator.check_weights,
-        generator.check_disk,
-        generator.start,
-        partial(warm_up, generator),
-    ]
+def fitness_checks(generator: Generator) -> dict[str, Callable[[], None]]:
+    """Returns the checks that must pass before a job is taken, by name, cheapest first; each raises GenerationError."""
+    return {
+        "check_gpu": generator.check_gpu,
+        "check_weights": partial(fitness.check_weights, generator.settings, generator.workflow),
+        "check_disk": fitness.check_disk,
+        "start": generator.start,
+        "warm_up": partial(warm_up, generator),
+    }
 
 
 def prepare(generator: Generator) -> None:
@@ -32,7 +33,7 @@ def prepare(generator: Generator) -> None:
     Raises:
         GenerationError: the reason why it cannot.
     """
-    for check in fitness_checks(generator):
+    for check in fitness_checks(generator).values():
         check()
 
 

@@ -126,6 +126,8 @@ def _fit(
 
 def _shortened(outcome: Outcome, count: int) -> Outcome:
     """Returns the outcome with its first pictures only; the others are missing."""
+    if count == len(outcome.pictures):
+        return outcome
     error = str(ReplyTooLarge("the pictures before it fill the reply"))
     moved = [MissingPicture(picture.random_values, error) for picture in outcome.pictures[count:]]
     return replace(outcome, pictures=outcome.pictures[:count], missing=(*moved, *outcome.missing))

@@ -21,16 +21,17 @@ SMALL = {"prompt": "x", "width": 64, "height": 64}
 FROZEN_S = 12
 SDK_STARTS = "Starting Serverless Worker"
 CUDA = "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
+NODE = "ValueError: an odd number"
 NO_DRIVER = "ComfyUI ended while starting: RuntimeError: Found no NVIDIA driver on your system"
 
 
 class Worker:
     """The worker on a fake ComfyUI with a plan; `output` is a file."""
 
-    def __init__(self, runpod, folder, models=None, **plan):
+    def __init__(self, runpod, folder, warm_up="off", models=None, **plan):
         self.output = folder / "output"
         fake_comfyui.install(folder / "comfyui", **plan)
-        own = {"COMFYUI_DIR": str(folder / "comfyui"), "WARM_UP": "off", "TMPDIR": str(folder)}
+        own = {"COMFYUI_DIR": str(folder / "comfyui"), "WARM_UP": warm_up, "TMPDIR": str(folder)}
         own["PYTHONUNBUFFERED"] = "1"  # what the SDK prints is in order
         own |= {"MODELS_DIR": str(models)} if models else {}
         with self.output.open("w") as output:
@@ -92,19 +93,26 @@ def is_gone(pid):
         return True
 
 
-def test_a_worker_that_cannot_start_takes_no_job(worker):
-    """Four jobs wait, ComfyUI dies at each start: exit status 1, and the cause is the last log line and reported."""
+@pytest.mark.parametrize(
+    ("check", "plan", "cause"),
+    [
+        ("start", {"starts": ["die"] * 9}, NO_DRIVER),
+        ("warm_up", {"graphs": [NODE] * 9}, f"KSampler failed with {NODE}"),
+    ],
+)
+def test_a_worker_that_cannot_draw_takes_no_job(worker, check, plan, cause):
+    """Four jobs wait, and a check fails: exit status 1, and the cause is the last log line and reported."""
     with ControlPlane() as runpod:
         for number in range(4):
             runpod.submit(f"waiting-{number}", SMALL)
-        unfit = worker(runpod, starts=["die"] * 9)
+        unfit = worker(runpod, warm_up="full", **plan)
         assert unfit.process.wait(60) == 1
-    assert NO_DRIVER in unfit.last_line
+    assert cause in unfit.last_line
     assert runpod.taken == []
     assert runpod.results.empty()
     (ping,) = runpod.pings
-    assert (ping["status"], ping["check"]) == ("unhealthy", "start")
-    assert NO_DRIVER in ping["reason"]
+    assert (ping["status"], ping["check"]) == ("unhealthy", check)
+    assert cause in ping["reason"]
 
 
 def test_a_worker_whose_gpu_breaks_fails_one_job(worker):
