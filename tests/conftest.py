@@ -23,7 +23,7 @@ SHARED = {
     **dict.fromkeys(
         ("test_faults", "test_delivery", "test_golden", "test_jobs", "test_transparency", "test_warm_up"), "comfyui"
     ),
-    **dict.fromkeys(("test_load", "test_page", "test_server", "test_server_stops"), "server"),
+    **dict.fromkeys(("test_generate", "test_load", "test_page", "test_server", "test_server_stops"), "server"),
 }
 
 settings.register_profile("unhurried", deadline=None)  # an example's time means nothing on a busy machine

@@ -1,0 +1,60 @@
+"""`generate` of several pictures, with the real server."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+from PIL import Image
+from server import PROGRAM
+
+SMALL = "64x64"
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "list.csv"
+    lines = [f'"a {colour} apple",{seed},{SMALL},4' for colour in ("red", "green") for seed in (7, 8, 9)]
+    file.write_text("\n".join(["prompt,seed,size,steps", *lines, "a red star,,63x64,\n"]))
+    return file
+
+
+def test_a_killed_list_continues(server, command_line, prompts, tmp_path):
+    """Pictures that were drawn before the kill stay as they are; half a file does not count; a fault stops no other."""
+    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
+    arguments = ["generate", "--prompts", str(prompts), "-o", str(out), "--sheet", str(sheet), "--url", server.url]
+    first = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end_s = time.monotonic() + 60
+    while len(list(out.glob("*.png"))) < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert 2 <= len(before) < 6
+    (out / "a-red-apple-00000000.png.part").write_bytes(b"\x89PNG")
+    done = command_line(*arguments, "--json")
+    assert done.returncode == 1
+    assert "a-red-star-" in done.stderr
+    assert "width must be" in done.stderr
+    assert f"{len(before)} pictures exist" in done.stderr
+    assert "1 of 7 pictures failed" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    reported = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(line["file"] for line in reported) == sorted(map(str, out.glob("*.png")))
+    assert sum("skipped" in line for line in reported) == len(before)
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+    with Image.open(sheet) as page:
+        assert page.size[0] == 4 * 200 + 8
+
+
+def test_standard_output_has_only_the_picture(server):
+    """-o - writes the bytes, the report goes to standard error."""
+    options = ["-o", "-", "--size", SMALL, "--steps", "4", "--url", server.url]
+    done = subprocess.run([PROGRAM, "generate", "a red apple", *options], capture_output=True, check=True, timeout=60)
+    assert done.stdout.startswith(b"\x89PNG")
+    assert done.stdout.endswith(b"IEND\xaeB`\x82")
+    assert b"64x64 RGBA" in done.stderr
