@@ -36,7 +36,7 @@ class Report:
     def progress(self, number: int, total: int) -> Iterator[OnStep]:
         """Yields what shows the steps of one picture of `total`; the bars disappear afterwards."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=errors, transient=True) as bars:
+        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
             if total > 1:
                 bars.add_task("pictures", completed=number, total=total)
             task = bars.add_task("steps", total=None)

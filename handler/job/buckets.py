@@ -29,6 +29,19 @@ class JobBucket(BaseModel):
     object_path: str = Field("", alias="objectPath", pattern=BUCKET_PREFIX, max_length=500)
 
 
+def picture_origins(settings: Settings) -> list[str]:
+    """Returns the origins of URLs of the worker's own bucket, as a Content-Security-Policy writes them."""
+    if settings.bucket_public_url is not None:
+        return [origin(settings.bucket_public_url)]
+    own = own_bucket(settings)
+    if own is None:
+        return []
+    scheme, _, host = origin(AnyHttpUrl(own.endpoint_url)).partition("://")
+    # A signed URL may have the bucket's name before the host; AWS also puts the bucket's region there.
+    parent = "amazonaws.com" if host.endswith(".amazonaws.com") else host
+    return [f"{scheme}://{host}", f"{scheme}://*.{parent}"]
+
+
 class Buckets:
     """Chooses the bucket of a job's picture. Safe to use from several threads."""
 

@@ -12,6 +12,7 @@ from handler.server.error_responses import error_response
 from handler.server.errors import BadRequest, ForeignOrigin, Unauthorized
 
 OPEN_PATHS = ("/ping", "/")
+OPEN_FOLDER = "/page/"  # the web page's styles and scripts
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REPEATED_SLASHES = re.compile("//+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,14 +33,14 @@ def origin_of(url: AnyHttpUrl) -> str:
 
 
 class KeyCheck:
-    """Rejects requests without a valid key, except to OPEN_PATHS."""
+    """Rejects requests without a valid key, except to the web page and /ping."""
 
     def __init__(self, app: ASGIApp, keys: list[str]) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._has_key(scope):
             response = error_response(
                 Unauthorized("the header Authorization must be Bearer and an API key of this server")
             )
@@ -55,6 +56,10 @@ class KeyCheck:
             scheme, key = b"bearer", scheme
         found = [hmac.compare_digest(key.strip(), own) for own in self._keys]
         return scheme.lower() == b"bearer" and any(found)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 class PlainPaths:

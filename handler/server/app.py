@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import handler
@@ -46,6 +47,7 @@ def make_app(service: Service) -> FastAPI:
     app.include_router(alpha_api.router, prefix="/alpha/v1", tags=["alpha API"])
     app.include_router(openai_api.router, prefix="/v1", tags=["OpenAI's image API"])
     app.include_router(operations.router, tags=["operations"])
+    app.mount("/page", StaticFiles(directory=operations.PAGE))
     error_responses.install(app)
     openapi.install(app, service.input_schema)
     keys = settings.keys()

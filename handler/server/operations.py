@@ -6,10 +6,11 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
+from handler.job.buckets import picture_origins
 from handler.server.openapi import GENERAL, Docs, error_docs
 from handler.server.service import ServiceOf
 
-PAGE = Path(__file__).with_name("page.html")
+PAGE = Path(__file__).with_name("page")
 PING_DOCS: Docs = {
     200: {"description": "ready"},
     204: {"description": "starting"},
@@ -36,8 +37,11 @@ async def metrics(service: ServiceOf) -> Response:
 
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
-async def page() -> Response:
-    """The web page."""
-    policy = "default-src 'none'; img-src blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    headers = {"Content-Security-Policy": policy + "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"}
-    return HTMLResponse(PAGE.read_bytes(), headers=headers)
+async def page(service: ServiceOf) -> Response:
+    """The web page. Its styles and scripts are under /page/."""
+    buckets = " ".join(picture_origins(service.settings))
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data: {buckets}; "
+        f"connect-src 'self' {buckets}; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    )
+    return HTMLResponse((PAGE / "index.html").read_bytes(), headers={"Content-Security-Policy": policy})

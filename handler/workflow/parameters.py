@@ -37,6 +37,8 @@ def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> d
                 schema["enum"] = [*schema["enum"], None]
         if parameter.description:
             schema["description"] = parameter.description
+        if parameter.presets:
+            schema["x-presets"] = parameter.presets
         if parameter.name in defaults:
             schema["default"] = defaults[parameter.name]
         properties[parameter.name] = schema

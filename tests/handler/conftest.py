@@ -50,3 +50,21 @@ def make_png():
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """The URL of a server that speaks S3's protocol and has one bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=address, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="pictures")
+    yield address
+    server.stop()

@@ -1,6 +1,9 @@
-"""The page at / in Chromium, against the real server; without a worker: tests/handler/server/test_page_access.py."""
+"""The page at / in Chromium, against the real server; without a worker: tests/handler/server/test_web_page.py."""
 
 import io
+import shutil
+import subprocess
+import sys
 
 from PIL import Image
 from playwright.sync_api import expect
@@ -15,6 +18,13 @@ def draw(page, prompt):
     expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
 
 
+def choose_size(page, pixels):
+    """Chooses a square size."""
+    page.get_by_label("Size").select_option("other")
+    page.get_by_label("Width").fill(pixels)
+    page.get_by_label("Height").fill(pixels)
+
+
 def colour_in_the_corner(page):
     """Returns the RGB of the pixel just inside the stage's top left corner."""
     shot = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
@@ -25,29 +35,26 @@ def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     """Prompt, progress, backgrounds, alpha, download, copies, and recent pictures."""
     page = open_page(server.url, viewport={"width": 1200, "height": 900})
     page.get_by_label("Prompt", exact=True).fill("a green leaf")
-    page.get_by_label("Width").select_option("192")
-    page.get_by_label("Height").select_option("192")
+    choose_size(page, "192")
     page.get_by_role("button", name="Draw").click()
     expect(page.get_by_role("status")).to_contain_text("step", timeout=MINUTE_MS)
     expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
-    page.get_by_label("Width").select_option("128")
-    page.get_by_label("Height").select_option("128")
+    choose_size(page, "128")
     draw(page, "it's a red apple")
     expect(page.locator("#facts")).to_contain_text("128x128, seed 7")
-    for ground, expected in [("Black", (0, 0, 0)), ("White", (255, 255, 255))]:
-        page.get_by_label(ground, exact=True).check()
+    ground = page.get_by_label("Background", exact=True)
+    for name, expected in [("Black", (0, 0, 0)), ("White", (255, 255, 255))]:
+        ground.select_option(name)
         assert colour_in_the_corner(page) == expected
     page.get_by_label("Background colour").fill("#ff0080")
     assert colour_in_the_corner(page) == (255, 0, 128)
-    page.get_by_label("Checkerboard").check()
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
     page.get_by_role("checkbox", name="Alpha only").check()
-    pixel = "document.getElementById('canvas').getContext('2d').getImageData(1, 1, 1, 1).data.join()"
-    while page.evaluate(pixel) != "0,0,0,255":  # it is painted a moment later
-        page.wait_for_timeout(20)
+    assert colour_in_the_corner(page) == (0, 0, 0)
     page.get_by_role("checkbox", name="Alpha only").uncheck()
+    ground.select_option("Checkerboard")
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
+        page.get_by_role("button", name="Download", exact=True).click()
     with Image.open(download.value.path()) as saved:
         assert (saved.mode, saved.size) == ("RGBA", (128, 128))
     assert download.value.suggested_filename.startswith("alpha_")
@@ -63,23 +70,32 @@ def test_a_picture_is_drawn_viewed_and_downloaded(server, open_page, tmp_path):
     expect(page.locator("#last img")).to_have_count(0)
 
 
-def test_the_copied_commands_run(server, open_page, tmp_path):
-    """The page's Python and curl commands, run unchanged, return the page's picture."""
-    import subprocess
-    import sys
-
+def test_the_copied_programs_run(server, open_page, tmp_path):
+    """The page's curl, Python and JavaScript, run unchanged, return the page's picture."""
     page = open_page(server.url)
-    draw(page, "a red apple with a 'quote'")
-    expected = page.evaluate("shown.blob.size")
-    for kind, command in [("Copy as Python", [sys.executable, "-c"]), ("Copy as curl", ["bash", "-c"])]:
-        page.get_by_role("button", name=kind).click()
+    page.get_by_label("Trim to the object").check()
+    draw(page, "a red apple with a 'quote' and `${ticks}`")
+    expected = page.evaluate("fetch(document.querySelector('#stage img').src).then(r => r.blob()).then(b => b.size)")
+    programs = {
+        "curl": ["bash", "-c"],
+        "Python": [sys.executable, "-c"],
+        "JavaScript": ["node", "--input-type=module", "-e"],
+    }
+    for kind, command in programs.items():
+        if shutil.which(command[0]) is None:
+            continue
+        folder = tmp_path / kind
+        folder.mkdir()
+        page.get_by_role("button", name=f"Copy as {kind}").click()
         expect(page.get_by_role("status")).to_have_text("copied")
         copied = page.evaluate("navigator.clipboard.readText()")
-        done = subprocess.run([*command, copied], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+        done = subprocess.run([*command, copied], capture_output=True, text=True, check=False, cwd=folder, timeout=60)
         assert done.returncode == 0, done.stderr
         page.evaluate("document.getElementById('state').textContent = ''")
-    assert '"seed":7' in done.stdout
-    assert [path.stat().st_size for path in tmp_path.iterdir()] == [expected]
+        if kind == "curl":
+            assert '"seed":7' in done.stdout
+        else:
+            assert [path.stat().st_size for path in folder.iterdir()] == [expected]
 
 
 def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path):
@@ -98,11 +114,9 @@ def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path
 def test_a_job_can_be_cancelled(server, open_page):
     """The error is shown, and the next picture is drawn."""
     page = open_page(server.url)
-    page.get_by_label("Width").select_option("512")
-    page.get_by_label("Height").select_option("512")
+    choose_size(page, "512")
     page.get_by_role("button", name="Draw").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=MINUTE_MS)
-    page.get_by_label("Width").select_option("128")
-    page.get_by_label("Height").select_option("128")
+    choose_size(page, "128")
     draw(page, "a red apple")

@@ -6,12 +6,10 @@ import re
 import socket
 import time
 
-import boto3
 import pytest
 import requests
 from aiohttp import web
 from loopback import LoopbackServer
-from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
 from handler import serverless
@@ -27,21 +25,6 @@ from handler.workflow.parameters import Request
 
 NAME = "alpha_1_abcdef.png"
 PNG = b"\x89PNG\r\n\x1a\n not decoded here"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """The URL of a server that speaks S3's protocol and has one bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3", endpoint_url=address, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="pictures")
-    yield address
-    server.stop()
 
 
 @pytest.fixture

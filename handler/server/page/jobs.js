@@ -1,0 +1,52 @@
+// Jobs of this browser. Their ids are kept until their pictures are, so that a reload loses none.
+
+import {call, Fault} from "./api.js";
+
+const KEPT = "layerdiffuse-alpha.jobs";
+const POLL_MS = 150, SLOWEST_POLL_MS = 5000, TRIES = 30;
+const IDLE_POLLS = 6;  // without a new step, before the page asks whether ComfyUI restarts
+const sleep = ms => new Promise(done => setTimeout(done, ms));
+
+export const unfinished = () => JSON.parse(localStorage.getItem(KEPT) || "[]");
+const keep = jobs => localStorage.setItem(KEPT, JSON.stringify(jobs));
+export const forget = job => keep(unfinished().filter(other => other.id !== job.id));
+
+export async function submit(request) {
+  const {id} = await call("POST", "v2/page/run", {input: request});
+  const job = {id, request};
+  keep([...unfinished(), job]);
+  return job;
+}
+
+export const cancel = job => call("POST", "v2/page/cancel/" + job.id);
+
+// Returns the finished job; calls tell(text, step, steps) with what happens until then.
+export async function follow(job, tell) {
+  let failures = 0, pause = POLL_MS, idle = 0, last = null;
+  for (;; await sleep(pause)) {
+    let found;
+    try {
+      found = await call("GET", "v2/page/status/" + job.id);
+    } catch (fault) {
+      if (fault.status === 404) forget(job);
+      if (!fault.passes || ++failures > TRIES) throw fault;
+      pause = Math.min(SLOWEST_POLL_MS, 2 * pause);
+      tell(fault.message + " Trying again…");
+      continue;
+    }
+    failures = 0; pause = POLL_MS;
+    if (found.status === "COMPLETED") return found;
+    if (found.status !== "IN_QUEUE" && found.status !== "IN_PROGRESS") {
+      forget(job);
+      throw new Fault(found.error || found.status, 200);
+    }
+    const {step, steps} = found.output ?? {};
+    idle = step === last ? idle + 1 : 0;
+    last = step;
+    if (idle > IDLE_POLLS && await isStarting()) tell(steps ? "ComfyUI restarts" : "ComfyUI starts");
+    else if (steps) tell(step < steps ? `step ${step} of ${steps}` : "decoding", step, steps);
+    else tell(found.status === "IN_QUEUE" ? "queued" : "starting");
+  }
+}
+
+const isStarting = () => fetch("ping").then(answer => answer.status === 204, () => false);
