@@ -1,6 +1,9 @@
 """The page at / in Chromium, without ComfyUI; with it: tests/integration/test_page.py."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -239,3 +242,39 @@ def test_the_image_is_copied_enlarged_and_dragged_out(open_page, painted):
         assert page.locator("#stage img").evaluate(dragged).startswith("image/png:alpha_1_000001.png:blob:http://127")
         favicon = page.request.get(f"{url}/page/favicon.svg")
         assert favicon.headers["content-type"] == "image/svg+xml"
+
+
+def test_the_copied_programs_run(open_page, painted, tmp_path):
+    """The page's curl, Python and JavaScript, run unchanged, send the page's request and get a picture."""
+    service, painter = painted()
+    with serving(service) as url:
+        page = open_page(url)
+        page.get_by_label("Trim to the object").check()
+        draw(page, 'it\'s an `${apple}` \\ "red"')
+        expected = {
+            **painter.parsed[0],
+            "seed": int(page.locator("#facts").inner_text().split("seed ")[1].split(",")[0]),
+        }
+        programs = {
+            "curl": ["bash", "-c"],
+            "Python": [sys.executable, "-c"],
+            "JavaScript": ["node", "--input-type=module", "-e"],
+        }
+        for kind, command in programs.items():
+            if shutil.which(command[0]) is None:
+                continue
+            folder = tmp_path / kind
+            folder.mkdir()
+            page.get_by_role("button", name=f"Copy as {kind}").click()
+            status(page).to_have_text("copied")
+            program = page.evaluate("navigator.clipboard.readText()")
+            done = subprocess.run(
+                [*command, program], capture_output=True, text=True, cwd=folder, timeout=60, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            assert painter.parsed[-1] == expected
+            page.evaluate("document.getElementById('state').textContent = ''")
+            if kind == "curl":
+                assert f'"seed":{expected["seed"]}' in done.stdout
+            else:
+                assert [path.read_bytes() for path in folder.iterdir()] == [painter.png]
