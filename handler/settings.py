@@ -57,6 +57,10 @@ class WorkerSettings(_FromEnvironment):
         "fail",
         description="an opaque or empty picture: fail the job, retry once if the request has no seed, or accept it",
     )
+    embed_workflow: bool = Field(
+        False,
+        description="write the graph, with the prompt and all other values, into each PNG, for ComfyUI's GUI",
+    )
     comfyui_args: str = Field("", description="additional command line arguments for ComfyUI")
     log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, also for tracebacks")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")

@@ -25,6 +25,7 @@ LABELS = {
     "vram": "GPU memory",
     "attention": "Attention on the GPU",
     "alpha_check": "If a picture is not transparent",
+    "embed_workflow": "Workflow and prompt in each PNG",
     "comfyui_args": "Additional arguments for ComfyUI",
     "log_format": "Log format",
     "log_level": "Log level",

@@ -11,6 +11,8 @@ from handler.job.generate import Generator
 def serve() -> None:
     """Serves RunPod's job API, the alpha API and a web page on LISTEN_HOST and PORT."""
     settings = terminal.settings()
+    if "embed_workflow" not in settings.model_fields_set:  # its pictures stay on this machine
+        settings = settings.model_copy(update={"embed_workflow": True})
     logs.configure(settings.log_level, settings.log_format)
     from handler.server import serve as server  # FastAPI takes half a second, which other commands need not spend
 

@@ -60,14 +60,18 @@ class ComfyApi:
         """Returns /object_info: the inputs and outputs of every class."""
         return self._json("GET", "/object_info")
 
-    def submit(self, graph: Graph, client_id: str, prompt_id: str, timeout_s: float) -> None:
-        """Queues the graph as the run `prompt_id`.
+    def submit(
+        self, graph: Graph, client_id: str, prompt_id: str, timeout_s: float, chunks: Mapping[str, Any] | None = None
+    ) -> None:
+        """Queues the graph as the run `prompt_id`; output nodes may write `chunks`, keyword -> JSON, into pictures.
 
         Raises:
             WorkflowRejected: ComfyUI does not accept the graph.
             ComfyBroken: it failed to look at it.
         """
-        body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
+        body: dict[str, Any] = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
+        if chunks:
+            body["extra_data"] = {"extra_pnginfo": chunks}
         response = self._request("POST", "/prompt", body, timeout_s)
         if response.status_code >= 500:
             raise ComfyBroken(f"ComfyUI answered a graph with HTTP {response.status_code}")

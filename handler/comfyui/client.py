@@ -4,13 +4,13 @@ import logging
 import socket as sockets
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import websocket
 
 from handler.comfyui.api import ACCEPT_TIMEOUT_S, Busy, ComfyApi, NoAnswer, NoFiles, device_name, with_files
+from handler.comfyui.connection import Connection
 from handler.comfyui.run import Message, PictureFrame, Run, parse_binary, parse_text
 from handler.deadline import Deadline
 from handler.errors import ComfyCrashed, GenerationError, InternalError
@@ -27,31 +27,7 @@ REMEMBERED_RUNS = 20  # in ComfyUI's history, until one request removes all of t
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Run], None]
-
-
-@dataclass(frozen=True)
-class _Connection:
-    """A websocket, and the client id that ComfyUI knows it by."""
-
-    client_id: str
-    socket: websocket.WebSocket
-
-    def is_open(self) -> bool:
-        """Returns whether ComfyUI has not closed it; reads what arrived between two runs."""
-        self.socket.settimeout(0)
-        try:
-            while self.socket.recv_data()[0] != websocket.ABNF.OPCODE_CLOSE:
-                pass
-        except BlockingIOError:
-            return True
-        except (websocket.WebSocketException, OSError):
-            pass
-        return False
-
-    def close(self) -> None:
-        self.socket.close(timeout=0)
-        # close() leaves the file descriptor open if the server closed first.
-        self.socket.shutdown()  # type: ignore[no-untyped-call]
+Chunks = Mapping[str, Any]
 
 
 class ComfyClient:
@@ -70,7 +46,7 @@ class ComfyClient:
         self.device = ""
         self.is_stuck = False
         self._api = ComfyApi(address)
-        self._idle: list[_Connection] = []  # more than one only after runs at the same time
+        self._idle: list[Connection] = []  # more than one only after runs at the same time
         self._finished: list[str] = []  # runs that are in ComfyUI's history
 
     def close(self) -> None:
@@ -90,7 +66,14 @@ class ComfyClient:
         self.device = device_name(stats["devices"][0]["name"])
         return True
 
-    def run(self, graph: Graph, output_node: str, deadline: Deadline, on_progress: OnProgress | None = None) -> Run:
+    def run(
+        self,
+        graph: Graph,
+        output_node: str,
+        deadline: Deadline,
+        on_progress: OnProgress | None = None,
+        chunks: Chunks | None = None,
+    ) -> Run:
         """Returns the finished run of `graph`, with its picture.
 
         If the websocket breaks, /history says how the run ended. If the picture was lost with it, a second
@@ -101,6 +84,7 @@ class ComfyClient:
             output_node: id of the node whose picture is wanted.
             deadline: when to give up; the run is then removed from ComfyUI, or `is_stuck` is set.
             on_progress: called with the run after each frame.
+            chunks: keyword -> JSON that output nodes may write into pictures.
 
         Raises:
             WorkflowRejected: ComfyUI does not accept the graph.
@@ -111,7 +95,7 @@ class ComfyClient:
         for _ in range(SUBMISSIONS):
             run = Run(str(uuid.uuid4()), output_node)
             try:
-                self._run_once(run, graph, deadline, on_progress or (lambda _: None))
+                self._run_once(run, graph, chunks, deadline, on_progress or (lambda _: None))
             except NoAnswer as exc:
                 self._take_off(run.prompt_id)
                 deadline.left_s()  # raises if the job's own time is up
@@ -148,11 +132,13 @@ class ComfyClient:
         except NoAnswer as exc:
             self.is_stuck = not isinstance(exc, NoFiles)
 
-    def _run_once(self, run: Run, graph: Graph, deadline: Deadline, on_progress: OnProgress) -> None:
+    def _run_once(
+        self, run: Run, graph: Graph, chunks: Chunks | None, deadline: Deadline, on_progress: OnProgress
+    ) -> None:
         connection = self._connect(deadline)
         try:
             client_id, timeout_s = connection.client_id, min(ACCEPT_TIMEOUT_S, deadline.left_s())
-            self._api.submit(graph, client_id, run.prompt_id, timeout_s)
+            self._api.submit(graph, client_id, run.prompt_id, timeout_s, chunks)
             run.accepted = True
             try:
                 self._follow(run, connection.socket, deadline, on_progress)
@@ -168,7 +154,7 @@ class ComfyClient:
         if not run.from_history:
             self._forget_later(run)
 
-    def _connect(self, deadline: Deadline) -> _Connection:
+    def _connect(self, deadline: Deadline) -> Connection:
         """Returns a connection that is open: the one of the last run, or a new one."""
         while self._idle:
             connection = self._idle.pop()
@@ -186,7 +172,7 @@ class ComfyClient:
             )
         except (websocket.WebSocketException, OSError) as exc:
             raise NoAnswer(f"ComfyUI does not accept connections: {type(exc).__name__}") from exc
-        return _Connection(client_id, socket)
+        return Connection(client_id, socket)
 
     def _forget_later(self, run: Run) -> None:
         """Removes the run from the history, together with others."""

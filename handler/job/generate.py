@@ -172,11 +172,15 @@ class Generator:
 
         Returns the run, the ComfyUI that it ran on, and when that was ready, on the monotonic clock.
         """
+        chunks = None
+        if self.settings.embed_workflow:
+            graph, chunks = drawing.planned.workflow.with_metadata(graph)
         while True:
             client = self._client(drawing.deadline)
             ready_s = time.monotonic()
             try:
-                run = client.run(graph, drawing.planned.workflow.output_node, drawing.deadline, drawing.on_progress)
+                output_node = drawing.planned.workflow.output_node
+                run = client.run(graph, output_node, drawing.deadline, drawing.on_progress, chunks)
                 run.result()
             except GenerationError as exc:
                 self.comfyui.recover(client, self._cause(exc, drawing.planned.workflow), drawing.attempts)

@@ -22,8 +22,8 @@ def check_png(png: bytes, width: int, height: int) -> None:
     Raises:
         BadPicture: it is not; the message says why.
     """
-    chunks = list(_chunks(png))
-    first, last = chunks[0], chunks[-1]
+    found = list(chunks(png))
+    first, last = found[0], found[-1]
     if first[0] != b"IHDR" or len(first[1]) != IHDR.size or last[0] != b"IEND":
         raise BadPicture("PNG does not begin with IHDR and end with IEND")
     found_width, found_height, depth, colour_type, *_ = IHDR.unpack(first[1])
@@ -35,7 +35,7 @@ def check_png(png: bytes, width: int, height: int) -> None:
 
 def size_of(png: bytes) -> tuple[int, int]:
     """Returns (width, height) in pixels of a PNG; raises BadPicture if it is not one."""
-    kind, body = next(_chunks(png))
+    kind, body = next(chunks(png))
     if kind != b"IHDR" or len(body) != IHDR.size:
         raise BadPicture("PNG does not begin with IHDR")
     width, height, *_ = IHDR.unpack(body)
@@ -44,16 +44,16 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 def recompress(png: bytes) -> bytes:
     """Returns the same picture in fewer bytes: same row filters, maximum compression, slow."""
-    chunks = list(_chunks(png))
-    stream = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
-    head = [(kind, body) for kind, body in chunks if kind not in (b"IDAT", b"IEND")]
+    found = list(chunks(png))
+    stream = zlib.decompress(b"".join(body for kind, body in found if kind == b"IDAT"))
+    head = [(kind, body) for kind, body in found if kind not in (b"IDAT", b"IEND")]
     whole = [*head, (b"IDAT", zlib.compress(stream, 9)), (b"IEND", b"")]
     return SIGNATURE + b"".join(
         CHUNK_HEAD.pack(len(body), kind) + body + CRC.pack(zlib.crc32(kind + body)) for kind, body in whole
     )
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields (type, body) of each chunk; raises BadPicture if `png` is incomplete or damaged."""
     if not png.startswith(SIGNATURE):
         raise BadPicture(f"{len(png)} bytes that are not a PNG")

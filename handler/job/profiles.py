@@ -1,6 +1,7 @@
 """Reads the stored workflow, chooses the profile that it runs with, and refuses one that cannot be transparent."""
 
 import logging
+from dataclasses import replace
 
 from handler.errors import WorkflowInvalid
 from handler.job import stored_workflows
@@ -74,4 +75,5 @@ def _load(settings: Settings, profile: str) -> Workflow:
     name = settings.workflow
     overrides = NO_OVERRIDES if profile == STORED_PROFILE else stored_workflows.profile(settings, profile)
     graph, params = stored_workflows.graph(settings, name), stored_workflows.params(settings, name)
-    return build(name, graph, params, profile, overrides)
+    workflow = build(name, graph, params, profile, overrides)
+    return replace(workflow, layout=stored_workflows.layout(settings, name)) if settings.embed_workflow else workflow

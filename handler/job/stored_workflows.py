@@ -10,6 +10,7 @@ from handler.settings import Settings
 from handler.weights import locate, manifest
 from handler.workflow import canonical
 from handler.workflow.graph import Finding, Graph
+from handler.workflow.layout import Layout
 from handler.workflow.node_classes import NodeClasses
 from handler.workflow.translation import Overrides, foreign_files, stored_from
 from handler.workflow.workflow import Workflow
@@ -53,6 +54,19 @@ def read(path: Path) -> Any:
         raise WorkflowInvalid(f"{path.name} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise WorkflowInvalid(f"{path.name} is not JSON: {exc}") from exc
+
+
+def layout(settings: Settings, name: str) -> Layout | None:
+    """Returns where the nodes are in the GUI; None if no file says it, or one that is of another graph.
+
+    Raises:
+        WorkflowInvalid: a file cannot be read.
+    """
+    path = settings.workflows_dir / f"{name}{LAYOUT}"
+    if not path.is_file():
+        return None
+    found = Layout(read(path), node_classes(settings))
+    return found if found.fits(graph(settings, name)) else None
 
 
 def node_classes(settings: Settings) -> NodeClasses:

@@ -9,16 +9,17 @@ from handler.job.stored_workflows import LAYOUT
 from handler.settings import Settings
 from handler.workflow.build import build
 from handler.workflow.graph import Graph
+from handler.workflow.layout import Layout
 from handler.workflow.translation import Overrides, shown_with
 from handler.workflow.workflow import Workflow
 
 
 def opened(settings: Settings) -> dict[str, Any]:
-    """Returns `{"name", "graph", "layout"}`; the layout, in the GUI's format, is None if there is none."""
+    """Returns `{"name", "graph", "layout"}`; the layout is the graph in the GUI's format, None if it is unknown."""
     name = settings.workflow
-    layout = settings.workflows_dir / f"{name}{LAYOUT}"
     shown = shown_with(stored_workflows.graph(settings, name), _overrides(settings))
-    return {"name": name, "graph": shown, "layout": stored_workflows.read(layout) if layout.is_file() else None}
+    layout = stored_workflows.layout(settings, name)
+    return {"name": name, "graph": shown, "layout": None if layout is None else layout.with_values(shown)}
 
 
 def save(settings: Settings, graph: Graph, layout: Any) -> list[str]:
@@ -40,7 +41,8 @@ def save(settings: Settings, graph: Graph, layout: Any) -> list[str]:
     if findings := stored_workflows.lint(settings, edited, json.loads(text), _is_merged(edited, settings))[0]:
         return list(map(str, findings))
     stored_workflows.write(settings.workflows_dir / f"{name}.json", text)
-    stored_workflows.write(settings.workflows_dir / f"{name}{LAYOUT}", json.dumps(layout, indent=1) + "\n")
+    kept = Layout(layout, stored_workflows.node_classes(settings)).with_values(json.loads(text))
+    stored_workflows.write(settings.workflows_dir / f"{name}{LAYOUT}", json.dumps(kept, indent=1) + "\n")
     return []
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 from handler.workflow import lint
 from handler.workflow.graph import Finding, Graph
+from handler.workflow.layout import Layout, chunks
 from handler.workflow.parameter import EmbeddingFault, Parameter
 from handler.workflow.parameters import Request, parse, schema_of
 from handler.workflow.places import Place, Places
+
+METADATA = "metadata"  # input of the output node: whether it writes text chunks
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Workflow:
         warm_up: what is drawn before the first job, by mode: "full", a picture that must be transparent, and
             "fast", a small request that loads the models and runs every node once.
         keeps_size: whether the picture is as large as `size` says; if not, only the picture itself tells.
+        layout: where its nodes are in the GUI; None if that is unknown or not needed.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Workflow:
     _places: Places
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
+    layout: Layout | None = None
 
     def parse(self, raw: object, embedding_fault: EmbeddingFault = lambda _: None) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault.
@@ -105,6 +110,12 @@ class Workflow:
     def info(self, graph: Graph) -> dict[str, Any]:
         """Returns what the reply reports about a rendered graph, by public name."""
         return {name: self._literal(graph, place) for name, place in self._info.items()}
+
+    def with_metadata(self, graph: Graph) -> tuple[Graph, dict[str, Any]]:
+        """Returns a rendered graph whose PNG has text chunks, and these: the graph and its layout, with the values."""
+        output = graph[self.output_node]
+        changed = {**output, "inputs": {**output["inputs"], METADATA: True}}
+        return {**graph, self.output_node: changed}, chunks(graph, self.layout)
 
     def _literal(self, graph: Graph, place: Place) -> Any:
         node, name = self._places.found[place]

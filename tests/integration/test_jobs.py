@@ -12,7 +12,7 @@ import pytest
 
 from handler.cli.verify_pictures import Reference, draw
 from handler.job.generate import Generator
-from handler.job.png import check_png
+from handler.job.png import check_png, chunks
 from handler.job.profiles import load
 
 
@@ -43,6 +43,23 @@ def test_a_job_draws_a_transparent_png(handle):
     assert info["versions"]["comfyui"] == "0.30.0"
     assert info["seconds"]["total"] >= info["seconds"]["Sampler"] > 0
     assert set(reply) == {"status", "url", "image_url", "image_base64", "filename", "seed", "info"}
+
+
+def texts(png):
+    """Returns the tEXt chunks of a PNG: keyword -> JSON value."""
+    pairs = [part.split(b"\0", 1) for kind, part in chunks(png) if kind == b"tEXt"]
+    return {keyword.decode(): json.loads(text) for keyword, text in pairs}
+
+
+def test_embedding_the_workflow_changes_no_pixel(handle, variant, small):
+    """EMBED_WORKFLOW adds the chunks that the GUI reads, with the job's values; by default there are none."""
+    plain = picture(job(handle, small))
+    embedded = picture(job(variant(lambda *_: None, embed_workflow=True), small))
+    assert [kind for kind, _ in chunks(plain)] == [b"IHDR", b"IDAT", b"IEND"]
+    assert texts(embedded).keys() == {"prompt", "workflow"}
+    titled = {node.get("title"): node["widgets_values"] for node in texts(embedded)["workflow"]["nodes"]}
+    assert (titled["Prompt"], titled["Sampler"][0]) == (["a red apple"], 7)
+    assert [chunk for chunk in chunks(embedded) if chunk[0] != b"tEXt"] == list(chunks(plain))
 
 
 def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):

@@ -4,11 +4,11 @@ import zlib
 import pytest
 
 from handler.errors import BadPicture
-from handler.job.png import SIGNATURE, _chunks, check_png, recompress
+from handler.job.png import SIGNATURE, check_png, chunks, recompress
 
 
 def pixels(png):
-    body = b"".join(body for kind, body in _chunks(png) if kind == b"IDAT")
+    body = b"".join(body for kind, body in chunks(png) if kind == b"IDAT")
     return zlib.decompress(body)
 
 
@@ -58,7 +58,7 @@ def test_recompression_keeps_the_pixels(make_png):
     assert pixels(smaller) == pixels(png)
 
 
-def test_a_png_without_chunks_is_rejected():
+def test_a_png_withoutchunks_is_rejected():
     """A signature without chunks is rejected."""
     with pytest.raises(BadPicture, match="no chunks"):
         check_png(SIGNATURE, 64, 64)

@@ -1,6 +1,5 @@
 """What scripts/gui opens and saves."""
 
-import json
 import shutil
 
 import pytest
@@ -23,23 +22,30 @@ def stored(settings):
     return lambda: (settings.workflows_dir / f"{NAME}.json").read_text("utf-8")
 
 
-def test_the_profile_is_shown_and_not_saved(settings, stored):
+@pytest.fixture
+def layout(settings):
+    """Returns the text of the stored layout, as of now."""
+    return lambda: (settings.workflows_dir / f"{NAME}.layout.json").read_text("utf-8")
+
+
+def test_the_profile_is_shown_and_not_saved(settings, stored, layout):
     """Opening and saving without an edit changes nothing, although the GUI shows the tiny model's files."""
-    before = stored()
+    before = stored(), layout()
     opened = workflow_editing.opened(settings)
     assert opened["graph"]["1"]["inputs"]["ckpt_name"] == "tiny_sdxl.safetensors"
-    assert opened["layout"] is None
-    assert workflow_editing.save(settings, opened["graph"], {"nodes": []}) == []
-    assert stored() == before
-    assert workflow_editing.opened(settings)["layout"] == {"nodes": []}
+    assert opened["layout"]["nodes"][0]["widgets_values"] == ["tiny_sdxl.safetensors"]
+    opened["layout"]["extra"]["ds"] = {"scale": 0.5, "offset": [1, 2]}  # the part in view
+    assert workflow_editing.save(settings, opened["graph"], opened["layout"]) == []
+    assert (stored(), layout()) == before
 
 
 def test_an_edit_changes_one_line(settings, stored):
     """Also if the frontend has another order of keys, writes 5.0 as 5, and chose another seed for its last run."""
     before = stored().splitlines()
-    graph = workflow_editing.opened(settings)["graph"]
+    opened = workflow_editing.opened(settings)
+    graph = opened["graph"]
     graph["6"]["inputs"] = dict(reversed(graph["6"]["inputs"].items())) | {"steps": 13, "cfg": 5, "seed": 99}
-    assert workflow_editing.save(settings, graph, {}) == []
+    assert workflow_editing.save(settings, graph, opened["layout"]) == []
     changed = [(old, new) for old, new in zip(before, stored().splitlines(), strict=True) if old != new]
     assert changed == [('      "steps": 20,', '      "steps": 13,')]
 
@@ -54,13 +60,11 @@ def test_an_edit_changes_one_line(settings, stored):
     ],
     ids=["deleted", "not connected", "not a choice", "not a multiple of 64"],
 )
-def test_a_graph_that_cannot_run_is_not_saved(settings, stored, edit, reason):
+def test_a_graph_that_cannot_run_is_not_saved(settings, stored, layout, edit, reason):
     """The findings come back, and both files stay as they are."""
-    before = stored()
+    before = stored(), layout()
     graph = workflow_editing.opened(settings)["graph"]
     edit(graph)
-    findings = workflow_editing.save(settings, graph, {})
+    findings = workflow_editing.save(settings, graph, {"nodes": [], "links": []})
     assert any(finding.startswith(reason) for finding in findings), findings
-    assert stored() == before
-    assert json.loads(before)
-    assert not (settings.workflows_dir / f"{NAME}.layout.json").exists()
+    assert (stored(), layout()) == before

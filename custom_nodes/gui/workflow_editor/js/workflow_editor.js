@@ -13,27 +13,12 @@ function notify(severity, summary, detail = "") {
   app.extensionManager.toast.add({ severity, summary, detail, life: severity === "error" ? 30000 : 5000 });
 }
 
-// The layout has colours, groups and positions; the values are those of the stored graph.
-function fill(graph) {
-  for (const [id, entry] of Object.entries(graph)) {
-    for (const widget of app.graph.getNodeById(id)?.widgets ?? []) {
-      const value = entry.inputs[widget.name];
-      if (value !== undefined && !Array.isArray(value)) widget.value = value;
-    }
-  }
-}
-
 async function open() {
   const answer = await api.fetchApi(ROUTE);
   if (!answer.ok) return notify("error", "The stored workflow cannot be opened", await answer.text());
   const { name, graph, layout } = await answer.json();
-  const ids = (layout?.nodes ?? []).map((node) => String(node.id)).sort();
-  if (layout && Object.keys(graph).every((id) => ids.includes(id))) {
-    await app.loadGraphData(layout, true, true, name);
-  } else {
-    app.loadApiJson(graph, name);
-  }
-  fill(graph);
+  if (layout) await app.loadGraphData(layout, true, true, name);
+  else app.loadApiJson(graph, name);
   keepSeeds();
   setTimeout(fitView, FIRST_DRAWING_MS);
 }
