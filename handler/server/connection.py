@@ -4,9 +4,12 @@ A client needs no key to open a connection, so these bounds come before everythi
 """
 
 import asyncio
+import collections
 import logging
 import resource
 import time
+from collections.abc import Callable
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -38,8 +41,32 @@ def limit() -> int:
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // FILES_PER_CONNECTION)
 
 
+class Turns:
+    """Parses one slice in each turn of the event loop, however many connections have one, so that no one waits."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+
+    def wait(self, parse: Callable[[], None]) -> None:
+        """Calls `parse` after those that wait already."""
+        self._waiting.append(parse)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        parse = self._waiting.popleft()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        parse()
+
+
 class Connection(H11Protocol):
     """One connection. If there are too many, the one that has waited longest for its client is closed."""
+
+    def __init__(self, *args: Any, turns: Turns, **more: Any) -> None:
+        """`turns` is shared by all connections of a server; the rest is uvicorn's."""
+        super().__init__(*args, **more)
+        self._turns = turns
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -101,7 +128,7 @@ class Connection(H11Protocol):
             self._stop_waiting()
         if self._unparsed:
             self.transport.pause_reading()
-            self.loop.call_soon(self._parse)
+            self._turns.wait(self._parse)
         elif not self.flow.read_paused:
             self.transport.resume_reading()
 

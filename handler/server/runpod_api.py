@@ -34,7 +34,7 @@ MAX_WAIT_MS = 300_000
 RUN_BODY = json_body({"$ref": f"#/components/schemas/{RunRequest.__name__}"}, RUN_REQUESTS)
 
 
-def _endpoint(endpoint: Annotated[str, UrlPart(description="any name", examples=["local"])]) -> None:
+async def _endpoint(endpoint: Annotated[str, UrlPart(description="any name", examples=["local"])]) -> None:
     """Documents the part of the URL that RunPod's clients fill in. This server has one endpoint, whatever its name."""
 
 

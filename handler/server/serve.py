@@ -1,5 +1,6 @@
 """Puts the HTTP server together and runs it."""
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -22,7 +24,7 @@ from handler.server.access import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
 from handler.server.cleanup import expire_pictures
-from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, raise_file_limit
+from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, Turns, raise_file_limit
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
@@ -112,7 +114,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 make_app(service),
-                http=Connection,
+                http=cast(type[asyncio.Protocol], partial(Connection, turns=Turns())),
                 ws="none",
                 backlog=BACKLOG,
                 h11_max_incomplete_event_size=HEADER_BYTES,

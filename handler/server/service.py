@@ -36,7 +36,7 @@ class Service:
     watch: WorkflowWatch
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # FastAPI runs plain functions in a thread
     service: Service = request.app.state.service
     return service
 

@@ -1,11 +1,14 @@
 """What clients do to connections, over real sockets."""
 
+import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import socket
 import time
 
+import anyio
 import pytest
 import requests
 from calls import until
@@ -167,3 +170,43 @@ def test_connections_leave_descriptors_for_the_server(monkeypatch):
     monkeypatch.setattr(resource, "setrlimit", lambda *limits: raised.append(limits))
     serve.raise_file_limit()
     assert raised == [(resource.RLIMIT_NOFILE, (4096, 4096))]
+
+
+def test_slices_of_many_connections_take_turns():
+    """Ten connections with much to parse: between two slices, the loop does everything else that is due."""
+    order = []
+
+    async def run():
+        loop, turns = asyncio.get_running_loop(), connection.Turns()
+
+        def parse():
+            order.append("slice")
+            if order.count("slice") < 100:
+                turns.wait(parse)
+
+        def other():
+            order.append("other")
+            if order.count("slice") < 100:
+                loop.call_soon(other)
+
+        for _ in range(10):
+            turns.wait(parse)
+        loop.call_soon(other)
+        while order.count("slice") < 100:
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert "slice slice" not in " ".join(order[:150])
+
+
+def test_ping_needs_no_thread(client, monkeypatch):
+    """Threads may be busy with hostile bodies."""
+    monkeypatch.setattr(anyio.to_thread, "run_sync", None)
+    monkeypatch.setattr(asyncio, "to_thread", None)
+    assert client.get("/ping").status_code in {200, 204}
+    monkeypatch.undo()
+
+
+def test_what_the_server_consists_of_is_no_garbage_to_look_for(client):
+    """With it, a full collection takes 60 ms of CPU time, and one hostile body is enough to start one."""
+    until(lambda: gc.get_freeze_count() > 50_000)
