@@ -21,7 +21,16 @@ collect_ignore = sorted(everything - WITH_TORCH if find_spec("torch") else WITH_
 # Files of tests/integration that share a fixture which takes ten seconds to start: one process runs all of them.
 SHARED = {
     **dict.fromkeys(
-        ("test_faults", "test_delivery", "test_golden", "test_jobs", "test_transparency", "test_warm_up"), "comfyui"
+        (
+            "test_faults",
+            "test_delivery",
+            "test_golden",
+            "test_jobs",
+            "test_recording",
+            "test_transparency",
+            "test_warm_up",
+        ),
+        "comfyui",
     ),
     **dict.fromkeys(("test_generate", "test_load", "test_page", "test_server", "test_server_stops"), "server"),
 }

@@ -1,5 +1,6 @@
 """scripts/gui in a browser: the stored workflow is open, and saving it writes the files that the worker reads."""
 
+import base64
 import json
 import os
 import shutil
@@ -9,10 +10,59 @@ import time
 
 import pytest
 import requests
+from gui_edits import EDITS, HELPERS
 from server import ROOT, free_port
 
+from handler.comfyui.client import ComfyClient
+from handler.deadline import Deadline
+from handler.job import profiles, stored_workflows
+from handler.settings import Settings
+from handler.workflow import gui_format
+
+NAME = "txt2img_alpha"
+ROUTE = "/layerdiffuse_alpha/workflow"
+OPENED_MS = 1000
 STARTED = "window.app?.graph?.nodes?.some((node) => node.title === 'Alpha Decode')"
 TOASTS = "[...document.querySelectorAll('.p-toast-message')].map((toast) => toast.innerText)"
+# Loads a graph in the GUI's format, edits it, and returns it in both formats.
+EDIT = """
+async (graph) => {
+  await app.loadGraphData(graph);
+  %s
+  %s
+  return await app.graphToPrompt();
+}
+"""
+SAVE = """
+async ({ output, workflow }) => {
+  const body = JSON.stringify({ graph: output, layout: workflow });
+  return (await (await app.api.fetchApi(ROUTE, { method: "POST", body })).json()).findings;
+}
+""".replace("ROUTE", json.dumps(ROUTE))
+OPEN = """
+async () => {
+  await app.loadGraphData((await (await app.api.fetchApi(ROUTE)).json()).layout);
+  return (await app.graphToPrompt()).workflow;
+}
+""".replace("ROUTE", json.dumps(ROUTE))
+DROP = """
+(base64) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], "alpha.png", { type: "image/png" }));
+  document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+}
+"""
+# Of different kinds: with and without subgraphs, reroutes, notes and primitives.
+TEMPLATES = (
+    *("default", "sdxl_simple_example", "sdxl_refiner_prompt_example", "sdxlturbo_example", "flux_schnell"),
+    *("flux_dev_full_text_to_image", "sd3.5_simple_example", "image_qwen_image", "image_flux2_text_to_image"),
+    *(
+        "basic_mask_operations_and_compositing",
+        "flux1_dev_uso_reference_image_gen",
+        "utility_birefnet_remove_background",
+    ),
+)
 # The smallest and the largest alpha of an image element.
 EXTREME_ALPHA = """
 (() => {
@@ -23,19 +73,27 @@ EXTREME_ALPHA = """
 })()
 """
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of workflows that the GUI opens and saves."""
+    return shutil.copytree(ROOT / "workflows", tmp_path_factory.mktemp("gui") / "workflows")
 
 
 @pytest.fixture
-def workflows(tmp_path):
-    return shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
+def workflows(folder):
+    """The same folder, with the files of the repository."""
+    shutil.copytree(ROOT / "workflows", folder, dirs_exist_ok=True)
+    return folder
 
 
-@pytest.fixture
-def gui(workflows):
+@pytest.fixture(scope="module")
+def gui(folder):
     """The URL of a ComfyUI that scripts/gui has started."""
     port = free_port()
-    environment = os.environ | {"WORKFLOWS_DIR": str(workflows), "PROFILE": "tiny"}
+    environment = os.environ | {"WORKFLOWS_DIR": str(folder), "PROFILE": "tiny"}
     process = subprocess.Popen([ROOT / "scripts" / "gui", "--port", str(port)], env=environment, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -54,10 +112,11 @@ def gui(workflows):
 
 
 @pytest.fixture
-def page(browser, gui):
+def page(browser, gui, workflows):
     page = browser.new_page(viewport={"width": 1400, "height": 800})
     page.goto(gui)
     page.wait_for_function(STARTED, timeout=60_000)
+    page.wait_for_timeout(OPENED_MS)
     yield page
     page.close()
 
@@ -68,7 +127,7 @@ def said(page, text):
 
 def test_the_stored_workflow_is_opened_edited_and_saved(page, workflows):
     """Ctrl+S stores an edit in one line; Run shows the picture; a graph without the patch is refused."""
-    path = workflows / "txt2img_alpha.json"
+    path = workflows / f"{NAME}.json"
     before = path.read_text("utf-8").splitlines()
     widgets = "app.graph.nodes.find((node) => node.title === '{}').widgets"
     assert page.evaluate(widgets.format("Checkpoint") + "[0].value") == "tiny_sdxl.safetensors"
@@ -77,7 +136,7 @@ def test_the_stored_workflow_is_opened_edited_and_saved(page, workflows):
     said(page, "Saved txt2img_alpha")
     after = path.read_text("utf-8").splitlines()
     assert [new for old, new in zip(before, after, strict=True) if old != new] == ['      "steps": 13,']
-    layout = json.loads((workflows / "txt2img_alpha.layout.json").read_text("utf-8"))
+    layout = json.loads((workflows / f"{NAME}.layout.json").read_text("utf-8"))
     assert len(layout["nodes"]) == len(json.loads("\n".join(after)))
 
     page.get_by_test_id("queue-button").click()
@@ -93,3 +152,53 @@ def test_the_stored_workflow_is_opened_edited_and_saved(page, workflows):
     page.keyboard.press("Control+s")
     said(page, "Transparency Patch: bypassed, muted, renamed or deleted")
     assert path.read_text("utf-8").splitlines() == after
+
+
+def kept(workflow):
+    """What must survive saving: nodes with titles, colours, positions and values, links, groups, subgraphs."""
+    for node in workflow["nodes"]:
+        node["widgets_values"] = node.get("widgets_values") or []  # the GUI leaves them out of a new node
+    return {key: workflow.get(key) for key in ("nodes", "links", "groups", "definitions")}
+
+
+def test_edits_are_converted_as_the_gui_exports_them_and_survive_saving(page, workflows):
+    """Each edit: `workflow convert` equals Export (API), and what can be saved is the same when it is opened again."""
+    classes = stored_workflows.node_classes(Settings())
+    opened = page.evaluate("app.graph.serialize()")
+    saved = []
+    for name, edit in EDITS.items():
+        exported = page.evaluate(EDIT % (HELPERS, edit), opened)
+        assert gui_format.to_graph(exported["workflow"], classes) == exported["output"], name
+        if page.evaluate(SAVE, exported) == []:
+            saved.append(name)
+            before, after = kept(exported["workflow"]), kept(page.evaluate(OPEN))
+            assert after == before, name
+            shutil.copytree(ROOT / "workflows", workflows, dirs_exist_ok=True)
+    assert {"nothing", "steps", "reroute", "subgraph", "note, colour and group", "steps from Int"} <= set(saved)
+
+
+def test_templates_are_converted_as_the_gui_exports_them(page):
+    """ComfyUI's own templates, or as many as its package has."""
+    (folder,) = (ROOT / ".comfyui/venv").glob("lib/*/site-packages/comfyui_workflow_templates_json/templates")
+    classes = gui_format.NodeClasses(page.evaluate("async () => await (await app.api.fetchApi('/object_info')).json()"))
+    for name in TEMPLATES:
+        template = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        exported = page.evaluate(EDIT % ("", ""), template)
+        assert gui_format.to_graph(exported["workflow"], classes) == exported["output"], name
+
+
+def test_a_job_s_png_opens_the_graph_that_drew_it(page, gui):
+    """Dropped into the GUI: the layout of the stored workflow, with the job's values."""
+    workflow = profiles.read(Settings(profile="tiny", embed_workflow=True))
+    values = {"prompt": "a blue ball", "seed": 5, "num_inference_steps": 3}
+    graph, chunks = workflow.with_metadata(workflow.render(values))
+    client = ComfyClient(gui.removeprefix("http://"))
+    png, _ = client.run(graph, workflow.output_node, Deadline(60), None, chunks).result()
+    client.close()
+    page.evaluate("app.graph.clear()")
+    page.evaluate(DROP, base64.b64encode(png).decode())
+    page.wait_for_function(STARTED, timeout=20_000)
+    dropped = page.evaluate("app.graphToPrompt()")
+    assert dropped["output"] == workflow.render(values)
+    places = {node["id"]: node["pos"] for node in dropped["workflow"]["nodes"]}
+    assert places == {node["id"]: node["pos"] for node in workflow.layout.saved["nodes"]}
