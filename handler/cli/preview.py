@@ -1,5 +1,6 @@
 """Transparent pictures over a checkerboard: a contact sheet, and a preview in the terminal."""
 
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -46,7 +47,12 @@ def sheet(pictures: Sequence[tuple[Path, str]], output: Path) -> None:
 
 
 def show(path: Path) -> None:
-    """Draws the picture in the terminal: with sixels, kitty's protocol, or coloured half blocks."""
+    """Draws the picture in the terminal: with sixels, kitty's protocol, or coloured half blocks.
+
+    Does nothing if standard output is not a terminal, or one without a size, such as that of `docker exec -t`.
+    """
+    if not sys.stdout.isatty() or os.get_terminal_size(sys.stdout.fileno()).columns == 0:
+        return
     with Image.open(path) as picture:
         small = _fitted(picture, PREVIEW_PIXELS)
     ground = _checkerboard(*small.size).convert("RGB")

@@ -28,13 +28,13 @@ def picture(tmp_path):
     return tmp_path / "a.png"
 
 
-def shown_in(answers, picture):
+def shown_in(answers, picture, columns=80):
     """Returns what the program writes to a terminal that gives these answers to these requests."""
     pid, terminal = pty.fork()
     if pid == 0:
         program = "import pathlib, sys; from handler.cli import preview; preview.show(pathlib.Path(sys.argv[1]))"
         os.execv(sys.executable, [sys.executable, "-c", program, str(picture)])  # noqa: S606 -- in the terminal's child
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 800, 480))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 10 * columns, 480))
     written, end_s = b"", time.monotonic() + 30
     waiting = dict(answers)
     while time.monotonic() < end_s:
@@ -60,6 +60,13 @@ def shown_in(answers, picture):
 def test_a_picture_is_shown_as_the_terminal_can(answers, expected, picture):
     """With sixels or kitty's protocol if the terminal says that it knows them, else with coloured blocks."""
     assert expected in shown_in(answers, picture)
+
+
+def test_nothing_is_shown_without_a_terminal_or_its_size(picture, capfd):
+    """The library would divide by the number of columns."""
+    preview.show(picture)
+    assert capfd.readouterr().out == ""
+    assert shown_in({}, picture, columns=0) == b""
 
 
 def test_a_sheet_has_each_picture_over_a_checkerboard(picture, tmp_path):
