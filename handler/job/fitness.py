@@ -4,7 +4,6 @@ Whether CUDA works is shown by ComfyUI's start, and whether everything together 
 """
 
 import errno
-import logging
 import os
 import sys
 import tempfile
@@ -23,8 +22,6 @@ OLDEST_CUDA = (12, 0)  # CUDA 12.8, which PyTorch brings, runs on every driver f
 SCRATCH_BYTES = 16 << 20
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
-log = logging.getLogger(__name__)
-
 
 def check_gpu(settings: Settings, workflow: Workflow) -> None:
     """Raises NoGpu with the reason if the workflow needs a GPU and has none.
@@ -40,18 +37,16 @@ def check_gpu(settings: Settings, workflow: Workflow) -> None:
 
 
 def check_weights(settings: Settings, workflow: Workflow) -> None:
-    """Raises ModelMissing if a weight file is not found, cannot be read, or was cut short; logs the paths."""
+    """Raises ModelMissing if a weight file is not found, cannot be read, or was cut short."""
     if missing := locate.missing(workflow.models, settings):
         names = " and ".join(map(str, missing))
         raise ModelMissing(f"{names} missing or unreadable in MODELS_DIR, WEIGHTS_DIRS and HF_CACHE_DIR")
     for file in workflow.models:
         found = locate.find(file, settings)
-        path = found.path if found else settings.models_dir / file.folder / file.name
         try:
-            header.read(path)
+            header.read(found.path if found else settings.models_dir / file.folder / file.name)
         except header.BadHeader as exc:
             raise ModelMissing(f"{file} {exc}") from exc
-        log.info("weights found", extra={"file": str(file), "path": str(path)})
 
 
 def check_disk() -> None:

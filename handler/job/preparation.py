@@ -12,6 +12,7 @@ from handler.errors import BadPicture, ComfyCrashed, NodeFailed, NotTransparent
 from handler.job import fitness
 from handler.job.generate import Generator
 from handler.job.picture import Picture
+from handler.weights import locate
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def fitness_checks(generator: Generator) -> dict[str, Callable[[], None]]:
     """Returns the checks that must pass before a job is taken, by name, cheapest first; each raises GenerationError."""
     return {
         "check_gpu": generator.check_gpu,
-        "check_weights": partial(fitness.check_weights, generator.settings, generator.workflow),
+        "check_weights": partial(_check_weights, generator),
         "check_disk": fitness.check_disk,
         "start": generator.start,
         "warm_up": partial(warm_up, generator),
@@ -35,6 +36,13 @@ def prepare(generator: Generator) -> None:
     """
     for check in fitness_checks(generator).values():
         check()
+
+
+def _check_weights(generator: Generator) -> None:
+    fitness.check_weights(generator.settings, generator.workflow)
+    for file in generator.workflow.models:
+        if found := locate.find(file, generator.settings):
+            log.info("weights found", extra={"file": str(file), "path": str(found.path)})
 
 
 def warm_up(generator: Generator) -> None:
