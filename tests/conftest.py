@@ -20,19 +20,9 @@ collect_ignore = sorted(everything - WITH_TORCH if find_spec("torch") else WITH_
 
 # Files of tests/integration that share a fixture which takes ten seconds to start: one process runs all of them.
 SHARED = {
-    **dict.fromkeys(
-        (
-            "test_faults",
-            "test_delivery",
-            "test_golden",
-            "test_jobs",
-            "test_recording",
-            "test_transparency",
-            "test_warm_up",
-        ),
-        "comfyui",
-    ),
-    **dict.fromkeys(("test_generate", "test_load", "test_page", "test_server", "test_server_stops"), "server"),
+    **dict.fromkeys(("test_cache", "test_delivery", "test_doctor", "test_faults", "test_golden"), "comfyui"),
+    **dict.fromkeys(("test_jobs", "test_recording", "test_transparency", "test_warm_up"), "comfyui"),
+    **dict.fromkeys(("test_generate", "test_load", "test_page", "test_server"), "server"),
 }
 
 settings.register_profile("unhurried", deadline=None)  # an example's time means nothing on a busy machine
@@ -68,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Starts with the slow tests, so that both processes end at about the same time."""
+    """Starts with the slow tests, so that all processes end at about the same time."""
     items.sort(key=lambda item: item.path.parent.name != "integration")
 
 

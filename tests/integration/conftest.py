@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from server import Server
 
+from handler.cli import checks
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.job.generate import Generator
@@ -106,6 +107,12 @@ def with_pack(tmp_path):
         return settings.model_copy(update={"comfyui_args": f"--extra-model-paths-config {config}"})
 
     return add
+
+
+@pytest.fixture
+def without_probe(monkeypatch):
+    """Saves `doctor` the seconds of importing PyTorch; test_doctor.py does it once."""
+    monkeypatch.setattr(checks, "PROBE", """print('{"torch": "", "xformers": true, "gpus": []}')""")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,19 +62,3 @@ def test_wrong_values_are_refused(generator):
     assert [detail.split()[0] for detail in details] == list(wrong)
     assert details[0] == 'output_format must be one of "png", "webp", got "jpg"'
     assert details[3].startswith('background must be "transparent" or a colour as #rrggbb, got')
-
-
-def test_the_command_line_writes_what_the_suffix_says(server, command_line, tmp_path):
-    """A trimmed WebP of a size by name, reported as JSON."""
-    options = ["--seed", "7", "-n", "2", "--size", "landscape_3_2", "--trim", "--json", "--url", server.url]
-    done = command_line("generate", "a red apple", "-o", str(tmp_path / "a.webp"), *options)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(Path(line["file"]).name, line["seed"], line["width"]) for line in lines] == [
-        ("a-1.webp", 7, 192),
-        ("a-2.webp", 8, 192),
-    ]
-    with Image.open(tmp_path / "a-1.webp") as image:
-        picture = lines[0]["picture"]
-        assert (image.format, *image.size) == ("WEBP", picture["width"], picture["height"])
-        assert image.size[0] < 192

@@ -1,23 +1,46 @@
 """`layerdiffuse-alpha doctor` on this installation and on damaged ones."""
 
+import contextlib
+import json
 import re
 import shutil
-import subprocess
+import struct
 
-from server import ROOT, run
+import fake_comfyui
+import psutil
+import pytest
+from server import ROOT
 
 from handler.cli import checks
 from handler.cli.checks import Finding, Severity, findings
+from handler.deadline import Deadline
 from handler.settings import Settings
+from handler.weights import header
 
 
-def test_doctor_passes_on_a_working_installation(tmp_path):
+def mark_as_merged(source, target):
+    """Copies a checkpoint, with the metadata that scripts/merge-patch writes (test_merge_patch.py)."""
+    content = source.read_bytes()
+    end = 8 + struct.unpack_from("<Q", content)[0]
+    head = json.dumps(json.loads(content[8:end]) | {"__metadata__": {header.MERGED: "{}"}}).encode()
+    target.write_bytes(struct.pack("<Q", len(head)) + head + content[end:])
+
+
+@pytest.fixture
+def running_comfyui(comfyui, monkeypatch):
+    """Makes the command draw with the ComfyUI that already runs."""
+    monkeypatch.setattr(checks, "ComfyProcess", lambda _: contextlib.nullcontext(comfyui))
+
+
+@pytest.mark.usefixtures("running_comfyui")
+def test_doctor_passes_on_a_working_installation(command_line, tmp_path):
     """It checks everything and draws a picture."""
-    done = run("doctor", PORT="0", DATA_DIR=str(tmp_path))
+    done = command_line("doctor", PORT="0", DATA_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout
     assert "ok  test picture  128x128" in done.stdout
 
 
+@pytest.mark.usefixtures("without_probe")
 def test_doctor_names_what_is_wrong(command_line, tmp_path):
     """For a truncated weight file and for a missing ComfyUI, it says how to fix it and exits with 1."""
     shutil.copytree(ROOT / "models", tmp_path / "models")
@@ -31,7 +54,8 @@ def test_doctor_names_what_is_wrong(command_line, tmp_path):
     assert (done.returncode, "-> run scripts/setup" in done.stdout) == (1, True)
 
 
-def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("without_probe")
+def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path):
     """The patch must be applied exactly once: in the weights with the profile `merged`, otherwise by the graph."""
     checkpoints, patches = tmp_path / "checkpoints", tmp_path / "layer_model"
     shutil.copytree(ROOT / "models" / "layer_model", patches)
@@ -39,12 +63,7 @@ def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
     checkpoints.mkdir()
     plain = ROOT / "models" / "checkpoints" / "tiny_sdxl.safetensors"
     merged = checkpoints / "sd_xl_base_1.0_transparent.safetensors"
-    patch = patches / "tiny_transparent_attn.safetensors"
-    merge = [ROOT / "scripts" / "merge-patch", "--checkpoint", plain, "--patch", patch, "--output", merged]
-    subprocess.run(merge, check=True, capture_output=True, timeout=120)
-
-    # The tests above check PyTorch, which takes seconds each time.
-    monkeypatch.setattr(checks, "PROBE", """print('{"torch": "", "xformers": true, "gpus": []}')""")
+    mark_as_merged(plain, merged)
 
     def found(profile: str) -> Finding:
         settings = Settings(models_dir=tmp_path, profile=profile, port=0)
@@ -61,16 +80,26 @@ def test_doctor_tells_a_merged_checkpoint_from_another(tmp_path, monkeypatch):
     assert "does not have the patch" in found("merged").fact
 
 
-def test_doctor_finds_a_comfyui_that_ignores_the_patch(tmp_path):
+@pytest.mark.usefixtures("running_comfyui", "without_probe")
+def test_doctor_finds_a_comfyui_that_ignores_the_patch(command_line, comfyui, planned_fault, tmp_path):
     """The files and the graph are fine, but the node pack finds that modules return what they do without the patch."""
-    comfyui = tmp_path / "comfyui"
-    shutil.copytree(ROOT / ".comfyui" / "app", comfyui / "app")
-    for name in ("venv", "data"):
-        (comfyui / name).symlink_to(ROOT / ".comfyui" / name)
-    with (comfyui / "app" / "comfy" / "weight_adapter" / "lora.py").open("a") as adapter:
-        adapter.write("\n\nLoRAAdapter.calculate_weight = lambda self, weight, *_, **__: weight\n")
-    done = run("doctor", PORT="0", DATA_DIR=str(tmp_path / "data"), COMFYUI_DIR=str(comfyui))
+    client = comfyui.client(Deadline(120))
+    client.free()  # a patch that was found to be applied is not measured again
+    planned_fault(ignores_patch=True)
+    done = command_line("doctor", PORT="0", DATA_DIR=str(tmp_path))
+    planned_fault()
+    client.free()  # of the model that was loaded without its patch
     assert done.returncode == 1
     fault = r"wrong  patch  KSampler failed with layerdiffuse_alpha\.proof\.PatchNotApplied: this ComfyUI \(0\.30\.0\)"
     assert re.search(fault, done.stdout), done.stdout
     assert str(ROOT) not in done.stdout
+
+
+@pytest.mark.usefixtures("without_probe")
+def test_doctor_starts_its_own_comfyui_and_stops_it(command_line, tmp_path):
+    """ComfyUI is a child that speaks its protocol; none is left."""
+    fake_comfyui.install(tmp_path / "comfyui")
+    before = psutil.Process().children()
+    done = command_line("doctor", PORT="0", DATA_DIR=str(tmp_path), COMFYUI_DIR=str(tmp_path / "comfyui"))
+    assert done.returncode == 0, done.stdout
+    assert psutil.Process().children() == before

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -58,3 +59,19 @@ def test_standard_output_has_only_the_picture(server):
     assert done.stdout.startswith(b"\x89PNG")
     assert done.stdout.endswith(b"IEND\xaeB`\x82")
     assert b"64x64 RGBA" in done.stderr
+
+
+def test_the_command_line_writes_what_the_suffix_says(server, command_line, tmp_path):
+    """A trimmed WebP of a size by name, reported as JSON."""
+    options = ["--seed", "7", "-n", "2", "--size", "landscape_3_2", "--trim", "--json", "--url", server.url]
+    done = command_line("generate", "a red apple", "-o", str(tmp_path / "a.webp"), *options)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(Path(line["file"]).name, line["seed"], line["width"]) for line in lines] == [
+        ("a-1.webp", 7, 192),
+        ("a-2.webp", 8, 192),
+    ]
+    with Image.open(tmp_path / "a-1.webp") as image:
+        picture = lines[0]["picture"]
+        assert (image.format, *image.size) == ("WEBP", picture["width"], picture["height"])
+        assert image.size[0] < 192

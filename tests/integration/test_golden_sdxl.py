@@ -1,10 +1,14 @@
-"""scripts/golden --profile sdxl, with the tiny model's files under SDXL's names."""
+"""scripts/golden --profile sdxl, with the tiny model's files under SDXL's names.
+
+ComfyUI is a child that speaks its protocol.
+"""
 
 import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import fake_comfyui
 import golden_pictures as golden
 import pytest
 
@@ -52,7 +56,8 @@ def test_sdxls_pictures_are_stored_next_to_the_tiny_models(program, case, models
     """`--update` stores expected.sdxl.png in SDXL's size, and leaves expected.png alone."""
     monkeypatch.setenv("MODELS_DIR", str(models))
     monkeypatch.setenv("DEVICE", "cpu")
-    monkeypatch.setenv("ALPHA_CHECK", "accept")  # four steps are few
+    fake_comfyui.install(tmp_path / "comfyui")
+    monkeypatch.setenv("COMFYUI_DIR", str(tmp_path / "comfyui"))
     report = tmp_path / "report.html"
     monkeypatch.setattr(sys, "argv", ["golden", "--profile", "sdxl", "--update", "--report", str(report)])
     assert program.main() == 0

@@ -104,7 +104,7 @@ def metrics(server):
 
 
 @pytest.mark.parametrize(
-    ("clients", "seconds"), [(12, 4), pytest.param(50, 60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+    ("clients", "seconds"), [(8, 2), pytest.param(50, 60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
 def test_every_accepted_job_ends_once(server, clients, seconds):
     """Every job ends with a picture or a clear error; none is lost or drawn twice, and memory does not grow."""

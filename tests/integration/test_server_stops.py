@@ -1,18 +1,40 @@
-"""Jobs survive a stop and a kill of `layerdiffuse-alpha serve`."""
+"""Jobs survive a stop and a kill of `layerdiffuse-alpha serve`; with -m soak also on the real ComfyUI."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fake_comfyui
+import pytest
 import requests
-from server import SMALL
+from server import SMALL, Server
 
 
-def test_no_job_is_lost_when_the_server_is_killed(server):
+@pytest.fixture(params=["stand-in", pytest.param("ComfyUI", marks=pytest.mark.soak)])
+def serve(request, tmp_path):
+    """Starts a server: `serve(graphs=["slow"])`."""
+    servers = []
+
+    def serve(**plan):
+        own = {}
+        if request.param == "stand-in":
+            fake_comfyui.install(tmp_path / "comfyui", **plan)
+            own = {"COMFYUI_DIR": str(tmp_path / "comfyui"), "WARM_UP": "off"}
+        servers.append(Server(tmp_path / "data", **own))
+        servers[-1].start()
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.stop()
+        server.http.close()
+
+
+def test_no_job_is_lost_when_the_server_is_killed(serve):
     """After kill -9 amid 20 jobs, ComfyUI ends and leaves no files; the next start draws all 20 pictures."""
-    before = server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"]
+    server = serve()
     jobs = [server.run(seed=number) for number in range(20)]
-    while server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"] < before + 5:
+    while server.http.get(f"{server.jobs}/health").json()["jobs"]["completed"] < 5:
         time.sleep(0.02)
     comfyui = server.comfyui()
     command = comfyui.cmdline()
@@ -27,9 +49,12 @@ def test_no_job_is_lost_when_the_server_is_killed(server):
     assert [result["output"]["seed"] for result in results] == list(range(20))
 
 
-def test_a_stop_signal_ends_the_server_and_loses_nothing(server):
+def test_a_stop_signal_ends_the_server_and_loses_nothing(serve):
     """It stops within ten seconds; a waiting caller gets an answer, and the job runs after the next start."""
+    server = serve(graphs=["slow"])
     job_id = server.run(num_inference_steps=40, width=256, height=256)
+    while server.status(job_id)["status"] != "IN_PROGRESS":
+        time.sleep(0.02)
     with ThreadPoolExecutor() as pool:
         envelope = {"input": {"prompt": "a red apple", **SMALL}}
         sync = pool.submit(requests.post, f"{server.jobs}/runsync", json=envelope, timeout=60)

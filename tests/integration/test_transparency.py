@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from server import run
 
 from handler.errors import NotTransparent
 from handler.job import seeds
@@ -101,9 +100,10 @@ def without_patch(tmp_path):
     ],
     ids=lambda command: command[0],
 )
-def test_a_graph_that_cannot_be_transparent_is_refused_at_the_start(without_patch, tmp_path, command):
+@pytest.mark.usefixtures("without_probe")
+def test_a_graph_that_cannot_be_transparent_is_refused_at_the_start(without_patch, tmp_path, command_line, command):
     """Worker, server, command line and doctor name the node and what to do, before ComfyUI is started."""
-    done = run(*command, WORKFLOWS_DIR=str(without_patch), PORT="0", DATA_DIR=str(tmp_path / "data"))
+    done = command_line(*command, WORKFLOWS_DIR=str(without_patch), PORT="0", DATA_DIR=str(tmp_path / "data"))
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "Transparency Patch" in said
@@ -168,7 +168,7 @@ def test_accept_does_not_make_an_opaque_worker_ready(weak_patch, comfyui, settin
 
 
 @pytest.mark.parametrize("mode", ["fail", "retry", "accept"])
-def test_a_transparent_picture_passes_in_every_mode(checking, mode):
+def test_a_transparent_picture_passes_in_every_mode(checking, verdicts, mode):
     """What passes is reported as such, and drawn once."""
-    info = json.loads(job(checking(mode), {"prompt": "a red apple", "seed": 11})["info"])
+    info = json.loads(job(checking(mode), APPLE | {"seed": verdicts.index(True)})["info"])
     assert info["alpha_check"] == {"passed": True}

@@ -17,13 +17,15 @@ ROOT = Path(__file__).parents[2]
 SECRET = "sk-this-must-not-be-published"
 
 
-def verify(folder, **environment):
-    """Runs the command; returns its exit status, what it printed, and the report."""
-    environment = os.environ | {"PROFILE": "tiny", "DEVICE": "cpu", "API_KEYS": SECRET} | environment
-    command = [sys.executable, "-m", "handler", "verify", "--report", str(folder)]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+def read(folder):
     file = folder / "verify.json"
-    return process, json.loads(file.read_text("utf-8")) if file.exists() else None
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+
+@pytest.fixture
+def verify(command_line, without_probe):
+    """Runs the command in this process: `verify(folder)` returns its exit status, what it printed, and the report."""
+    return lambda folder, **more: (command_line("verify", "--report", str(folder), **more), read(folder))
 
 
 def verdicts(report):
@@ -34,7 +36,10 @@ def verdicts(report):
 def passed(tmp_path_factory, nvidia_driver):
     """One whole run, on the CPU of a machine whose driver reports a GPU: process, report, page."""
     folder = tmp_path_factory.mktemp("report") / "new"
-    process, report = verify(folder, LD_LIBRARY_PATH=str(nvidia_driver))
+    settings = {"PROFILE": "tiny", "DEVICE": "cpu", "API_KEYS": SECRET, "LD_LIBRARY_PATH": str(nvidia_driver)}
+    command = [sys.executable, "-m", "handler", "verify", "--report", str(folder)]
+    process = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
+    report = read(folder)
     assert process.returncode == 0, process.stdout + process.stderr
     return process, report, (folder / "verify.html").read_text("utf-8")
 
@@ -125,7 +130,7 @@ def test_the_page_shows_each_picture_over_two_backgrounds(passed):
     assert page.count('<div class="light"></div><div class="dark"></div>') == 12
 
 
-def test_missing_weights_are_named_with_the_remedy(tmp_path):
+def test_missing_weights_are_named_with_the_remedy(verify, tmp_path):
     """Nothing is drawn, and the report says why."""
     (tmp_path / "models").mkdir()
     process, report = verify(tmp_path / "report", PROFILE="sdxl", MODELS_DIR=str(tmp_path / "models"))
@@ -137,7 +142,7 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path):
     assert "layerdiffuse-alpha models fetch" in process.stdout
 
 
-def test_a_wrong_weight_file_is_named_with_both_hashes(tmp_path):
+def test_a_wrong_weight_file_is_named_with_both_hashes(verify, tmp_path):
     """A file under SDXL's name that is not the listed one."""
     layers = tmp_path / "models" / "layer_model"
     layers.mkdir(parents=True)
@@ -152,7 +157,7 @@ def test_a_wrong_weight_file_is_named_with_both_hashes(tmp_path):
     assert "but models.txt says 59dc8feefe40d26b6cb7186aed7af70c60d94ac4f9db8ebe7f121a01ba27a2fc" in fact
 
 
-def test_without_comfyui_the_report_says_how_to_install_it(tmp_path):
+def test_without_comfyui_the_report_says_how_to_install_it(verify, tmp_path):
     """The rest is not tried."""
     process, report = verify(tmp_path / "report", COMFYUI_DIR=str(tmp_path))
     assert process.returncode == 1
@@ -160,7 +165,7 @@ def test_without_comfyui_the_report_says_how_to_install_it(tmp_path):
     assert "scripts/setup" in process.stdout
 
 
-def test_a_comfyui_that_does_not_start_is_a_verdict(tmp_path):
+def test_a_comfyui_that_does_not_start_is_a_verdict(verify, tmp_path):
     """Its last lines are in the report."""
     process, report = verify(tmp_path / "report", COMFYUI_ARGS="--no-such-flag")
     assert process.returncode == 1
@@ -170,7 +175,7 @@ def test_a_comfyui_that_does_not_start_is_a_verdict(tmp_path):
     assert any("no-such-flag" in line for line in report["comfyui_tail"])
 
 
-def test_a_folder_that_cannot_be_written_is_found_first(tmp_path):
+def test_a_folder_that_cannot_be_written_is_found_first(verify, tmp_path):
     """Before minutes of work."""
     (tmp_path / "file").touch()
     process, report = verify(tmp_path / "file" / "report")

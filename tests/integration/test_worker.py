@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import fake_comfyui
 import pytest
 import requests
 from control_plane import ControlPlane
@@ -130,13 +131,21 @@ def test_the_sdk_loop():
             end(worker)
 
 
-def test_the_local_api():
-    """The SDK's API server answers /runsync; SIGTERM ends it and ComfyUI."""
+def test_the_local_api(tmp_path):
+    """The SDK's API server answers /runsync; SIGTERM ends it and ComfyUI, here one that speaks its protocol."""
+    fake_comfyui.install(tmp_path / "comfyui")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/runsync"
-    server = start("--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port))
+    server = start(
+        "--rp_serve_api",
+        "--rp_api_host",
+        "127.0.0.1",
+        "--rp_api_port",
+        str(port),
+        COMFYUI_DIR=str(tmp_path / "comfyui"),
+    )
     try:
         wait_for(port, server)
         body = {"input": {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64}}

@@ -15,7 +15,16 @@ from handler.comfyui import api
 from handler.comfyui import client as protocol
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import ComfyCrashed, ComfyUnavailable, GpuBroken, InternalError, NodeFailed, NoGpu, OutOfMemory
+from handler.errors import (
+    ComfyCrashed,
+    ComfyUnavailable,
+    GpuBroken,
+    InternalError,
+    JobTimeout,
+    NodeFailed,
+    NoGpu,
+    OutOfMemory,
+)
 from handler.job import fitness, profiles
 from handler.job.generate import Generator
 from handler.settings import Settings
@@ -46,10 +55,10 @@ class Painter:
     def seen(self):
         return json.loads(self._plan.read_text())["seen"]
 
-    def draw(self, seed=1):
+    def draw(self, seed=1, limit_s=LIMIT_S):
         """Returns how many attempts a picture took."""
         request = self.generator.parse({"prompt": "x", "seed": seed, "width": 64, "height": 64})
-        return self.generator.generate(request, Deadline(LIMIT_S)).info["attempts"]
+        return self.generator.generate(request, Deadline(limit_s)).info["attempts"]
 
 
 @pytest.fixture
@@ -193,6 +202,19 @@ def test_a_comfyui_that_hangs_in_a_run_is_replaced(painter, monkeypatch):
     painter = painter(graphs=["hang"])
     assert painter.draw() == 2
     assert painter.comfyui.restarts() == 1
+
+
+def test_a_comfyui_that_hangs_does_not_delay_the_end_of_a_job(painter, monkeypatch):
+    """The job ends soon after its deadline, and the next job gets a new ComfyUI."""
+    monkeypatch.setattr(api, "ANSWER_TIMEOUT_S", 0.5)
+    painter = painter(graphs=["", "hang"])
+    painter.draw()
+    hung_pid, before_s = painter.comfyui.pid, time.monotonic()
+    with pytest.raises(JobTimeout):
+        painter.draw(seed=2, limit_s=2.0)
+    assert time.monotonic() - before_s < 8
+    assert painter.draw(seed=3) == 1
+    assert painter.comfyui.pid != hung_pid
 
 
 def test_a_comfyui_without_the_gpu_draws_nothing(painter, monkeypatch):
