@@ -14,12 +14,14 @@ from aiohttp import web
 from loopback import LoopbackServer
 
 from handler import proxies
-from handler.cli.sources import Remote, Unreachable
+from handler.cli.api import Api, Unreachable
+from handler.cli.sources import Remote
 from handler.comfyui.client import ComfyClient
 from handler.deadline import Deadline
 from handler.errors import InvalidInput
 from handler.job.buckets import own_bucket
 from handler.server import webhooks
+from handler.server.background import Background
 from handler.server.job_record import JobRequest
 from handler.server.job_store import JobStore
 from handler.settings import Settings
@@ -117,7 +119,8 @@ def comfyui_websocket(address, _):
 
 
 def another_server(address, _):
-    with Remote([{"prompt": "an apple"}], f"http://{address}", "local", None, 5) as source:
+    with Api(f"http://{address}", None) as api:
+        source = Remote([{"prompt": "an apple"}], api, "local", 5)
         assert source.draw(0, lambda *_: None).encoded == CONTENT
 
 
@@ -140,7 +143,7 @@ def webhook(address, folder):
     store.add_failed("1", JobRequest({}, webhook=f"http://{address}/hook"), 60.0, InvalidInput("no prompt"))
 
     async def post():
-        async with webhooks.Webhooks(store, None, None).running():
+        async with webhooks.Webhooks(store, None, None).running(Background()):
             while store.due_webhooks():
                 await asyncio.sleep(0.01)
 
@@ -183,8 +186,8 @@ def test_other_hosts_go_through_the_proxy(trap, tmp_path, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", f"socks5://{host}:{port}")
     proxies.bypass_for_loopback()
     before = trap.connections
-    with Remote([{}], "http://server.example", "local", None, 5) as source, pytest.raises(Unreachable):
-        source.draw(0, lambda *_: None)
+    with Api("http://server.example", None) as api, pytest.raises(Unreachable):
+        Remote([{}], api, "local", 5).draw(0, lambda *_: None)
     assert trap.connections > before
 
 
@@ -204,7 +207,7 @@ def test_a_proxy_that_cannot_be_used_is_named(address, tmp_path, monkeypatch):
     """The command line and the download say that the proxy is at fault, without a traceback."""
     monkeypatch.setenv("all_proxy", address)
     with pytest.raises(Unreachable, match="proxy of the environment"):
-        Remote([{}], "http://server.example", "local", None, 5)
+        Api("http://server.example", None)
     with pytest.raises(DownloadFailed, match="proxy of the environment"):
         Downloader(Settings(models_dir=tmp_path), lambda *_: None, lambda *_: None)
     with pytest.raises(proxies.BadProxy):
