@@ -31,6 +31,20 @@ RUN scripts/setup --no-bytecode \
     && .comfyui/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .comfyui/venv/lib .comfyui/app; \
     test -x .comfyui/venv/bin/python && test -x .venv/bin/layerdiffuse-alpha
 
+# What the worker does not use. The image has no C compiler, so it needs neither headers nor static libraries.
+FROM environments AS slim
+# 1: also without Triton (it needs that compiler) and without CUDA libraries that SDXL should not need (docs/docker.md).
+ARG SLIM=0
+RUN site="$(echo .comfyui/venv/lib/python3.*/site-packages)" \
+    && rm -r "$site"/torch/include "$site"/nvidia/*/include \
+    && find "$site" -name '*.a' -delete \
+    && case "$SLIM" in \
+        0) ;; \
+        1) rm -r "$site"/triton "$site"/nvidia/cusolver "$site"/torch/lib/libtorch_cuda_linalg.so \
+            "$site"/nvidia/cudnn/lib/libcudnn_adv.* "$site"/nvidia/cuda_nvrtc/lib/*.alt.* ;; \
+        *) echo "SLIM must be 0 or 1, got $SLIM" >&2; exit 2 ;; \
+    esac
+
 FROM environments AS packs
 COPY custom_nodes custom_nodes
 RUN scripts/setup --no-bytecode
@@ -70,7 +84,7 @@ LABEL org.opencontainers.image.title="layerdiffuse-alpha" \
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin worker \
     && install -d -o worker -g worker /data
 WORKDIR /app
-COPY --from=environments /app/.comfyui/venv .comfyui/venv
+COPY --from=slim /app/.comfyui/venv .comfyui/venv
 COPY --from=environments /app/.comfyui/app .comfyui/app
 COPY --from=weights /app/models models
 COPY --from=environments /app/.venv .venv

@@ -3,13 +3,14 @@
 variable "REPOSITORY" { default = "layerdiffuse-alpha" }
 variable "TAG" { default = "latest" }
 variable "BASE_IMAGE" { default = "debian:bookworm-slim" }
+variable "SLIM" { default = "0" } # 1: without Triton and some CUDA libraries (docs/docker.md)
 variable "HF_ENDPOINT" { default = "https://huggingface.co" } # or a mirror, which does not get HF_TOKEN
 
 group "default" { targets = ["worker"] }
 
 target "common" {
   platforms = ["linux/amd64"]
-  args = { BASE_IMAGE = BASE_IMAGE }
+  args = { BASE_IMAGE = BASE_IMAGE, SLIM = SLIM }
 }
 
 # Includes SDXL's weights, for GPU workers. HF_TOKEN is passed as a build secret if it is set.
