@@ -19,7 +19,10 @@ def test_keys_are_asked_for(make):
     for key in ("Bearer first", "bearer second", "first", " second "):
         assert client.get(f"{JOBS}/health", headers={"Authorization": key}).status_code == 200
     assert client.get("/ping").status_code in {200, 204}
-    assert client.get("/").status_code == 200
+    for path in ("/", "/page/main.js", "/page/page.css", "/page/favicon.svg"):
+        assert client.get(path).status_code == 200, path
+    for path in ("/page/%2e%2e/access.py", "/page/..%2faccess.py", "/page/..%2f..%2fmetrics", "/page/%2e%2e/metrics"):
+        assert error(client.get(path))[0] in {401, 404}, path
 
 
 def test_another_site_cannot_point_its_name_here(make):
