@@ -40,6 +40,13 @@ def expire_pictures(pictures: PictureStore, settings: Settings) -> None:
         pictures.expire(settings.pictures_keep_s, settings.pictures_limit_bytes)
 
 
+def delete_unnamed(store: JobStore, pictures: PictureStore) -> None:
+    """Deletes the picture of a job that the last program ran, but died before it had stored the result."""
+    if store.interrupted_s is not None:  # no other job has run since
+        with _logged("pictures"):
+            pictures.delete_since(store.interrupted_s)
+
+
 @contextlib.contextmanager
 def _logged(what: str) -> Iterator[None]:
     try:

@@ -61,6 +61,9 @@ class JobRequest:
     is_sent_as_base64: bool = True
 
 
+_REQUESTS = TypeAdapter(JobRequest)  # making one takes a millisecond or more
+
+
 @dataclass(frozen=True)
 class JobRecord:
     """A stored job.
@@ -103,7 +106,7 @@ def read(row: sqlite3.Row) -> JobRecord:
     return JobRecord(
         id=row["id"],
         status=Status(row["status"]),
-        request=TypeAdapter(JobRequest).validate_python(json.loads(row["request"])),
+        request=_REQUESTS.validate_python(json.loads(row["request"])),
         created_s=row["created_s"],
         ends_s=row["ends_s"],
         started_s=row["started_s"],

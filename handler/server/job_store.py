@@ -19,7 +19,6 @@ CANCELLED = JobCancelled("the job was cancelled")
 RETRYABLE = (Status.FAILED, Status.TIMED_OUT)
 UNFINISHED = (Status.IN_QUEUE, Status.IN_PROGRESS)
 
-
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +30,7 @@ class JobStore:
     Attributes:
         now: the clock of all times in it, seconds since 1970.
         database: the file.
+        interrupted_s: when the job began that was running when the last program died; None if there was none.
     """
 
     def __init__(self, path: Path, queue_limit: int, now: Callable[[], float] | None = None) -> None:
@@ -49,6 +49,8 @@ class JobStore:
         self._transaction = self.database.transaction
         self.close = self.database.close
         with self._transaction() as db:
+            running = db.execute("SELECT min(started_s) FROM jobs WHERE status = ?", (Status.IN_PROGRESS,))
+            self.interrupted_s: float | None = running.fetchone()[0]
             died = InternalError(f"the worker died {MAX_ATTEMPTS} times while it ran this job")
             self._fail(db, died, "status = ? AND attempts >= ?", Status.IN_PROGRESS, MAX_ATTEMPTS)
             db.execute(
@@ -175,8 +177,7 @@ class JobStore:
     def webhook_done(self, record: JobRecord) -> None:
         """Notes that this result was posted to the job's webhook, or that this was given up."""
         with self._transaction() as db:
-            values = (record.id, record.finished_s)
-            db.execute("UPDATE jobs SET webhook_due = 0 WHERE id = ? AND finished_s = ?", values)
+            db.execute("UPDATE jobs SET webhook_due = 0 WHERE id = :id AND finished_s = :finished_s", vars(record))
 
     def expire(self, limit_bytes: int) -> list[str]:
         """Deletes expired results, and the oldest results while their total size exceeds `limit_bytes`.

@@ -76,6 +76,12 @@ class PictureStore:
         """Deletes a picture if it exists."""
         (self._folder / filename).unlink(missing_ok=True)
 
+    def delete_since(self, moment_s: float) -> None:
+        """Deletes the pictures that were written after this moment."""
+        for path in self._folder.iterdir():
+            if NAME.fullmatch(path.name) and path.stat().st_mtime > moment_s:
+                path.unlink(missing_ok=True)
+
     def expire(self, keep_s: float, limit_bytes: int) -> None:
         """Deletes pictures older than `keep_s`, and the oldest ones while their total size exceeds `limit_bytes`.
 

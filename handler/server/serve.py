@@ -23,7 +23,8 @@ from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
-from handler.server.cleanup import expire_pictures
+from handler.server.cleanup import delete_unnamed, expire_pictures
+from handler.server.clock import steady
 from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, Turns, raise_file_limit
 from handler.server.dispatcher import Dispatcher
 from handler.server.job_store import JobStore
@@ -68,11 +69,13 @@ def serve(generator: Generator, settings: Settings) -> None:
         InternalError: a background task crashed.
     """
     raise_file_limit()
-    pictures = PictureStore(settings.data_dir / "pictures")
+    now = steady()
+    pictures = PictureStore(settings.data_dir / "pictures", now)
     with _lock(settings.data_dir / "lock"), _listening(settings) as listener:
         expire_pictures(pictures, settings)
-        store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit)
+        store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit, now)
         try:
+            delete_unnamed(store, pictures)
             metrics = Metrics()
             metrics.watch("alpha_queue_length", "Queued jobs.", store.queued)
             comfyui = generator.comfyui
