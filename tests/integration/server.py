@@ -36,7 +36,11 @@ def run(*arguments, cwd="/", **environment):
 
 
 class Server:
-    """Runs during a `with` block; `stop`, `kill` and `start` are for tests that need more than one start."""
+    """Runs during a `with` block; `stop`, `kill` and `start` are for tests that need more than one start.
+
+    Attributes:
+        output: file for its log; None: ours.
+    """
 
     def __init__(self, data_dir, **environment):
         self.data_dir = data_dir
@@ -45,6 +49,7 @@ class Server:
         self.jobs = f"{self.url}/v2/tests"
         self._environment = os.environ | TINY | {"DATA_DIR": str(data_dir), "PORT": str(self.port)} | environment
         self.http = requests.Session()
+        self.output = None
 
     def __enter__(self):
         self.start()
@@ -55,7 +60,14 @@ class Server:
 
     def start(self, status=200):
         """Returns when /ping answers with this status: by default, when it is warm."""
-        self.process = subprocess.Popen([PROGRAM, "serve"], env=self._environment, start_new_session=True, cwd="/")
+        self.process = subprocess.Popen(
+            [PROGRAM, "serve"],
+            env=self._environment,
+            start_new_session=True,
+            cwd="/",
+            stdout=self.output,
+            stderr=self.output,
+        )
         end_s = time.monotonic() + 120
         while not self._answers(status):
             assert self.process.poll() is None, f"ended with {self.process.returncode}"
