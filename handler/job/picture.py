@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from handler.comfyui.run import Run
@@ -78,25 +78,6 @@ class Outcome:
     def first(self) -> PictureFacts:
         """The picture that the single-picture fields of a reply are about."""
         return self.pictures[0]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the outcome as JSON values, for `from_json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Returns the outcome that `to_json` described.
-
-        Up to 0.2.0 it was that of one picture, and before 0.2.0 `random_values` was stored as `drawn`.
-        """
-        if "pictures" not in stored:
-            renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
-            return cls((PictureFacts(**renamed),))
-        return cls(
-            pictures=tuple(PictureFacts(**picture) for picture in stored["pictures"]),
-            missing=tuple(MissingPicture(**missing) for missing in stored["missing"]),
-            is_list=stored["is_list"],
-        )
 
 
 def new_filename(suffix: str) -> str:

@@ -2,14 +2,15 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
 from handler.errors import GenerationError, JobCancelled, JobTimeout
-from handler.job.picture import Outcome
+from handler.job.picture import MissingPicture, Outcome, PictureFacts
 
 
 class Status(StrEnum):
@@ -99,6 +100,26 @@ class JobRecord:
         return max(0, round(1000 * (self.finished_s - self.started_s)))
 
 
+def stored_outcome(outcome: Outcome) -> dict[str, Any]:
+    """Returns the outcome as JSON values, as a row has them."""
+    return asdict(outcome)
+
+
+def _outcome(stored: Mapping[str, Any]) -> Outcome:
+    """Returns the outcome of a row.
+
+    Up to 0.2.0 it was that of one picture, and before 0.2.0 `random_values` was stored as `drawn`.
+    """
+    if "pictures" not in stored:
+        renamed = {"random_values" if name == "drawn" else name: value for name, value in stored.items()}
+        return Outcome((PictureFacts(**renamed),))
+    return Outcome(
+        pictures=tuple(PictureFacts(**picture) for picture in stored["pictures"]),
+        missing=tuple(MissingPicture(**missing) for missing in stored["missing"]),
+        is_list=stored["is_list"],
+    )
+
+
 def read(row: sqlite3.Row) -> JobRecord:
     """Returns the job in a row; raises ValueError, TypeError, KeyError or AttributeError if it cannot be read."""
     result = json.loads(row["outcome"]) if row["outcome"] else None
@@ -111,6 +132,6 @@ def read(row: sqlite3.Row) -> JobRecord:
         ends_s=row["ends_s"],
         started_s=row["started_s"],
         finished_s=row["finished_s"],
-        outcome=Outcome.from_json(result) if result and error is None else None,
+        outcome=_outcome(result) if result and error is None else None,
         error=error,
     )

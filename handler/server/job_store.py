@@ -12,7 +12,7 @@ from handler.job.picture import Outcome
 from handler.server.clock import steady
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_database import JobDatabase
-from handler.server.job_record import JobRecord, JobRequest, Status, read
+from handler.server.job_record import JobRecord, JobRequest, Status, read, stored_outcome
 
 MAX_ATTEMPTS = 2  # a job that was running when the program died is run once more
 CANCELLED = JobCancelled("the job was cancelled")
@@ -94,7 +94,7 @@ class JobStore:
         """Stores the result of a job, and returns True; a finished one does not change."""
         unfinished = "id = ? AND status IN (?, ?)"
         with self._transaction() as db:
-            return self._end(db, Status.COMPLETED, outcome.to_json(), unfinished, job_id, *UNFINISHED) > 0
+            return self._end(db, Status.COMPLETED, stored_outcome(outcome), unfinished, job_id, *UNFINISHED) > 0
 
     def fail(self, job_id: str, error: GenerationError) -> None:
         """Stores why a job has no result; a finished one does not change."""

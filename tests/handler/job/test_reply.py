@@ -5,7 +5,7 @@ import pytest
 
 from handler.errors import ReplyTooLarge
 from handler.job import formats, reply
-from handler.job.picture import MissingPicture, Outcome, Picture, PictureFacts
+from handler.job.picture import Outcome, PictureFacts
 from handler.job.reply import Shape
 from handler.settings import Settings
 
@@ -98,17 +98,3 @@ def test_checking_the_size_encodes_nothing(png, monkeypatch):
     monkeypatch.setattr(reply, "base64", None)
     monkeypatch.setattr(formats.png, "recompress", None)
     reply.check_size(OUTCOME, [png], Shape(10**7))
-
-
-def test_an_outcome_survives_storage():
-    """An outcome that is read back from JSON equals the stored one."""
-    picture = Picture(b"png", "alpha_1_abcdef.png", {"seed": 7}, {"seconds": {"total": 1.5}})
-    outcome = Outcome((PictureFacts.of(picture, None),), (MissingPicture({"seed": 8}, "node_failed: x"),), True)
-    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
-
-
-def test_an_outcome_stored_by_an_older_version_is_read():
-    """Up to 0.2.0 it was that of one picture; before 0.2.0, one field had another name."""
-    for name in ("drawn", "random_values"):
-        stored = {"filename": "alpha_1_abcdef.png", name: {"seed": 7}, "info": {}, "url": None}
-        assert Outcome.from_json(stored) == Outcome((PictureFacts("alpha_1_abcdef.png", {"seed": 7}, {}, None),))

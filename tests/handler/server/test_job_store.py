@@ -14,7 +14,9 @@ from handler.server.job_store import JobStore
 
 KEEP_S = 100.0
 PLENTY = 1_000_000
-RESULT = Outcome((PictureFacts("x", {"seed": 7}, {"steps": 20}),))
+RESULT = Outcome(
+    (PictureFacts("x", {"seed": 7}, {"steps": 20}),), (MissingPicture({"seed": 8}, "node_failed: x"),), True
+)
 
 
 class Clock:
