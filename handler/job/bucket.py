@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 ATTEMPTS = 2
 YEAR_S = 31_536_000
+SESSION_LOCK = threading.Lock()  # a session must not make clients in two threads at once (boto3's documentation)
 # For R2 and MinIO, which accept it; AWS then answers with the bucket's region.
 DEFAULT_REGION = "us-east-1"
 # Hosts whose endpoint has the region, as s3.eu-central-1.amazonaws.com does.
@@ -158,21 +160,29 @@ def _announced_region(client: "S3Client", name: str) -> str | None:
 
 
 def _make_client(bucket: Bucket, region: str) -> "S3Client":
-    client: S3Client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        aws_access_key_id=bucket.access_key_id,
-        aws_secret_access_key=bucket.secret_access_key,
-        region_name=region,
-        config=Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path"},
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-            # By default botocore adds checksums that other vendors' S3 does not support.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        # By default botocore adds checksums that other vendors' S3 does not support.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
     )
+    with SESSION_LOCK:
+        client: S3Client = _session().client(
+            "s3",
+            endpoint_url=bucket.endpoint_url,
+            aws_access_key_id=bucket.access_key_id,
+            aws_secret_access_key=bucket.secret_access_key,
+            region_name=region,
+            config=config,
+        )
     return client
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """Returns the session that makes all clients: its second one takes 5 ms instead of 70."""
+    return boto3.session.Session()
