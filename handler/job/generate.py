@@ -30,7 +30,7 @@ from handler.settings import Settings
 from handler.weights import embeddings, locate
 from handler.workflow.graph import Graph
 from handler.workflow.parameters import Request
-from handler.workflow.workflow import Workflow
+from handler.workflow.workflow import CHOICE, Workflow
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Generator:
 
     def plan(self, request: Request) -> list["PlannedPicture"]:
         """Returns the pictures that the request asks for, for `draw`; at least one."""
-        workflow = self.workflow
+        workflow = self.workflow.named(request.values.get(CHOICE))
         return [PlannedPicture(workflow, request, draw) for draw in seeds.draws(request, workflow.parameters)]
 
     def draw(self, planned: "PlannedPicture", deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
@@ -84,7 +84,7 @@ class Generator:
             GenerationError: the reason why there is no picture; the next job works.
         """
         drawing = _Drawing(planned, deadline, on_progress, Attempts(planned.request), time.monotonic())
-        self._check_machine()
+        self._check_machine(planned.workflow)
         self._check_embeddings(planned)
         values, spare = planned.random.values, planned.random.spare
         picture, fault = self._picture(drawing, values)
@@ -136,7 +136,7 @@ class Generator:
         Raises:
             GenerationError: it does not start, or there is no GPU.
         """
-        self._check_machine()
+        self._check_machine(self.workflow)
         limit_s = self.settings.start_timeout_s
         try:
             self._client(Deadline(limit_s))
@@ -149,10 +149,10 @@ class Generator:
             raise NoGpu("ComfyUI runs on the CPU; if that is intended, set DEVICE=cpu")
         return client
 
-    def _check_machine(self) -> None:
+    def _check_machine(self, workflow: Workflow) -> None:
         if not self._gpu_checked:  # asking the driver takes longer than looking for files
             self.check_gpu()
-        if missing := locate.missing(self.workflow.models, self.settings):
+        if missing := locate.missing(workflow.models, self.settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
     def _embedding_fault(self, name: str) -> str | None:

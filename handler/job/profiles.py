@@ -18,12 +18,33 @@ log = logging.getLogger(__name__)
 
 
 def load(settings: Settings) -> Workflow:
-    """Returns the workflow that `read` returns, if its pictures can be transparent.
+    """Returns the workflow that `read` returns, with those that jobs may choose instead.
+
+    The alternatives are the other stored workflows with the same profile, if they can draw and their weights are found.
 
     Raises:
         WorkflowInvalid: a file is missing or malformed, or with every finding.
     """
-    workflow = read(settings)
+    workflow = _checked(read(settings), settings)
+    names = [name for name in stored_workflows.names(settings) if name != workflow.name]
+    return workflow.with_alternatives([found for name in names if (found := _alternative(name, workflow, settings))])
+
+
+def _alternative(name: str, default: Workflow, settings: Settings) -> Workflow | None:
+    try:
+        chosen = settings.model_copy(update={"workflow": name})
+        workflow = _checked(_load(chosen, default.profile), chosen)
+    except WorkflowInvalid as exc:
+        log.warning("workflow not offered", extra={"workflow": name, "reason": exc.message})
+        return None
+    if missing := locate.missing(workflow.models, settings):
+        log.info("workflow not offered", extra={"workflow": name, "missing": [str(file) for file in missing]})
+        return None
+    return workflow
+
+
+def _checked(workflow: Workflow, settings: Settings) -> Workflow:
+    """Returns the workflow; raises WorkflowInvalid if its pictures cannot be transparent."""
     if found := [str(finding) for finding in findings(workflow, settings)]:
         raise WorkflowInvalid(f"workflow {workflow.name}: {'; '.join(found)}", found)
     for warning in workflow.warnings():

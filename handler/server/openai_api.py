@@ -7,6 +7,7 @@ import asyncio
 import base64
 import re
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -22,6 +23,7 @@ from handler.server.protocol import MissingImage
 from handler.server.request_body import JsonObjectOf
 from handler.server.service import Service, ServiceOf
 from handler.server.waiting import draw, picture_url
+from handler.workflow.workflow import CHOICE
 
 WHITE = "#ffffff"
 SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
@@ -38,15 +40,17 @@ class ImagesRequest(BaseModel):
     output_format: Literal["png", "webp"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = Field(None, description="opaque: on white")
     response_format: Literal["b64_json", "url"] | None = Field(None, description="b64_json by default")
-    model: str | None = Field(None, description="ignored, the server has one model")
+    model: str | None = Field(None, description="a stored workflow; other names are ignored")
     quality: str | None = Field(None, description="ignored")
     style: str | None = Field(None, description="ignored")
     moderation: str | None = Field(None, description="ignored")
     user: str | None = Field(None, description="ignored")
 
-    def job_input(self) -> dict[str, Any]:
-        """Returns the input of a job; number and size are checked with it."""
+    def job_input(self, workflows: Sequence[str]) -> dict[str, Any]:
+        """Returns the input of a job; number and size are checked with it. `workflows` are those that it may name."""
         found: dict[str, Any] = {"prompt": self.prompt, "num_images": self.n, "output_format": self.output_format}
+        if (name := (self.model or "").partition("/")[0]) in workflows:
+            found[CHOICE] = name
         if self.background == "opaque":
             found["background"] = WHITE
         if sides := SIDES.fullmatch(self.size or ""):
@@ -81,7 +85,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The workflow that this server runs."""
+    """The workflows that this server runs."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -110,7 +114,7 @@ async def create_images(
     service: ServiceOf, request: Request, wanted: Annotated[ImagesRequest, Depends(_images_request)]
 ) -> ImagesReply:
     """Generates pictures in the shape of OpenAI's image API."""
-    outcome = await draw(service, request, wanted.job_input())
+    outcome = await draw(service, request, wanted.job_input(_workflows(service)))
     as_url = wanted.response_format == "url"
     data = [await _image_data(service, request, picture, as_url) for picture in outcome.pictures]
     missing = [MissingImage.model_validate(reply.missing_entry(each)) for each in outcome.missing]
@@ -119,9 +123,14 @@ async def create_images(
 
 @router.get("/models", responses=error_docs(*GENERAL))
 async def list_models(service: ServiceOf) -> Models:
-    """The workflow and the profile that this server runs."""
+    """The workflows that this server runs, the default one first, each with its profile."""
     profile = service.input_schema()["x-profile"]
-    return Models(data=[Model(id=f"{service.settings.workflow}/{profile}")])
+    return Models(data=[Model(id=f"{name}/{profile}") for name in _workflows(service)])
+
+
+def _workflows(service: Service) -> list[str]:
+    names: list[str] = service.input_schema()["properties"][CHOICE]["enum"]
+    return [name for name in names if name is not None]
 
 
 async def _image_data(service: Service, request: Request, picture: PictureFacts, as_url: bool) -> ImageData:

@@ -33,7 +33,7 @@ def build(name: str, graph: object, params: object, profile: str, overrides: obj
         params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
         profile: the name of the overrides in the reply.
         overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema keyword: value}},
-            "models": …}`, each optional; its models replace those in params.
+            "without_models": places}`, each optional; the last are inputs whose weight files are not needed.
 
     Raises:
         WorkflowInvalid: with every fault found.
@@ -54,7 +54,8 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
         )
     parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
     info = {key: _place(entry) for key, entry in params["info"].items()}
-    model_entries = overrides.get("models", params["models"])
+    not_needed = [_place(entry) for entry in overrides.get("without_models", [])]
+    model_entries = [entry for entry in params["models"] if _place(entry) not in not_needed]
     models = [_place(entry) for entry in model_entries]
     output = params["output"]
     size = (_place(output["width"]), _place(output["height"]))

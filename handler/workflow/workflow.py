@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handler.workflow import lint
@@ -12,6 +12,7 @@ from handler.workflow.parameter import EmbeddingFault, Parameter
 from handler.workflow.parameters import Request, parse, schema_of
 from handler.workflow.places import Place, Places
 
+CHOICE = "workflow"  # the parameter that names a stored workflow
 METADATA = "metadata"  # input of the output node: whether it writes text chunks
 
 
@@ -41,6 +42,7 @@ class Workflow:
             "fast", a small request that loads the models and runs every node once.
         keeps_size: whether the picture is as large as `size` says; if not, only the picture itself tells.
         layout: where its nodes are in the GUI; None if that is unknown or not needed.
+        alternatives: workflows that a request may name instead.
     """
 
     name: str
@@ -57,6 +59,25 @@ class Workflow:
     _info: Mapping[str, Place]
     _size: tuple[Place, Place]
     layout: Layout | None = None
+    alternatives: tuple["Workflow", ...] = ()
+
+    def with_alternatives(self, others: Sequence["Workflow"]) -> "Workflow":
+        """Returns the workflow with a parameter that chooses between it and the others."""
+        choice = Parameter(
+            name=CHOICE,
+            node=None,
+            input=None,
+            schema={"type": "string", "enum": [self.name, *(other.name for other in others)]},
+            description="The stored workflow that draws the picture. Each has its own defaults.",
+            aliases=("model", "workflow_name", "template"),
+            default=self.name,
+        )
+        own, *changed = (replace(each, parameters=(*each.parameters, choice)) for each in (self, *others))
+        return replace(own, alternatives=tuple(changed))
+
+    def named(self, name: object) -> "Workflow":
+        """Returns the alternative with this name; this workflow if there is none."""
+        return next((other for other in self.alternatives if other.name == name), self)
 
     def parse(self, raw: object, embedding_fault: EmbeddingFault = lambda _: None) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault.
@@ -64,7 +85,8 @@ class Workflow:
         Args:
             embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
         """
-        return parse(raw, self.parameters, embedding_fault)
+        chosen = self.named(raw.get(CHOICE) if isinstance(raw, dict) else None)
+        return parse(raw, chosen.parameters, embedding_fault)
 
     def render(self, values: Mapping[str, Any]) -> Graph:
         """Returns a new graph of the nodes that run, with `values` (by parameter name) filled in."""
@@ -96,7 +118,12 @@ class Workflow:
             for each in self.parameters
             if (place := place_of(each)) is not None and not each.required and not each.random
         }
-        return {**schema_of(self.parameters, defaults), "x-profile": self.profile}
+        schema = {**schema_of(self.parameters, defaults), "x-profile": self.profile}
+        for other in self.alternatives:
+            for name, field in other.input_schema()["properties"].items():
+                only = {"description": f"Only if {CHOICE} is {other.name}. {field.get('description', '')}".strip()}
+                schema["properties"].setdefault(name, field | only)
+        return schema
 
     def size(self, graph: Graph) -> tuple[int, int]:
         """Returns (width, height), in pixels, of the picture that a rendered graph makes."""
@@ -105,7 +132,8 @@ class Workflow:
 
     def size_of(self, request: Request) -> tuple[int, int]:
         """Returns (width, height), in pixels, of the pictures that a request asks for."""
-        return self.size(self.render(request.values))
+        chosen = self.named(request.values.get(CHOICE))
+        return chosen.size(chosen.render(request.values))
 
     def info(self, graph: Graph) -> dict[str, Any]:
         """Returns what the reply reports about a rendered graph, by public name."""

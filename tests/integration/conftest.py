@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_lora
 from server import Server
 
 from handler.cli import checks
@@ -24,9 +25,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def settings():
+def settings(tmp_path_factory):
     """Opaque pictures are accepted: small ones of few steps often are. test_transparency.py tests the other modes."""
-    return Settings(profile="tiny", device="cpu", job_timeout_s=120, start_timeout_s=120, alpha_check="accept")
+    return Settings(
+        profile="tiny",
+        device="cpu",
+        job_timeout_s=120,
+        start_timeout_s=120,
+        alpha_check="accept",
+        weights_dirs=str(tiny_lora.write(tmp_path_factory.mktemp("weights"))),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,11 @@ EDITS = {
     "batch and width": "set('Size', 'batch_size', 2); set('Size', 'width', 1000);",
     "same titles": "find('Prompt').title = 'Negative Prompt';",
     "note, colour and group": """
-        add('Note').widgets[0].value = 'a remark';
-        add('MarkdownNote').widgets[0].value = '# A remark';
+        for (const [type, text] of [['Note', 'a remark'], ['MarkdownNote', '# A remark']]) {
+          const note = add(type);
+          note.widgets[0].value = text;
+          note.setSize([240, 120]);
+        }
         find('Sampler').color = '#322';
         find('Sampler').bgcolor = '#533';
         const group = new LiteGraph.LGraphGroup('Sampling');

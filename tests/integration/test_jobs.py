@@ -45,6 +45,17 @@ def test_a_job_draws_a_transparent_png(handle):
     assert set(reply) == {"status", "url", "image_url", "image_base64", "filename", "seed", "info"}
 
 
+def test_a_job_chooses_a_stored_workflow(handle, small):
+    """`workflow`: the LoRA of the other one is applied, with that workflow's own defaults."""
+    plain = job(handle, small | {"guidance_scale": 1})
+    turbo = job(handle, small | {"workflow": "txt2img_alpha_turbo"})
+    info = json.loads(turbo["info"])
+    assert (info["workflow"], info["steps"], info["cfg"]) == ("txt2img_alpha_turbo", 4, 1.0)
+    assert (info["sampler_name"], info["scheduler"]) == ("euler", "sgm_uniform")
+    assert info["seconds"].keys() >= {"LoRA", "Sampler"}
+    assert picture(turbo) != picture(plain)
+
+
 def texts(png):
     """Returns the tEXt chunks of a PNG: keyword -> JSON value."""
     pairs = [part.split(b"\0", 1) for kind, part in chunks(png) if kind == b"tEXt"]

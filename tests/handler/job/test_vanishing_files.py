@@ -71,8 +71,8 @@ def test_a_weight_file_that_vanishes_is_the_reason(make, models, damage, failure
     generator.start()
     check = generator._check_machine
 
-    def check_then_change():
-        check()
+    def check_then_change(workflow):
+        check(workflow)
         change(file)
 
     generator._check_machine = check_then_change

@@ -5,6 +5,7 @@ import base64
 import httpx
 import openai
 import pytest
+import tiny_lora
 
 from handler.settings import Settings
 
@@ -28,6 +29,18 @@ def test_pictures_are_generated(painted):
         {"prompt": "a red apple", "num_images": 2, "output_format": None, "width": 128, "height": 192},
         {"prompt": "x", "num_images": None, "output_format": None, "size": "square"},
     ]
+
+
+def test_the_model_chooses_a_stored_workflow(serve_painted, tmp_path):
+    """By its name, or by its id in the list of models; other models are ignored."""
+    url, _, painter = serve_painted(weights_dirs=str(tiny_lora.write(tmp_path)))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        ids = [model.id for model in client.models.list()]
+        for model in (*ids, "txt2img_alpha_turbo", "gpt-image-1"):
+            client.images.generate(prompt="x", model=model, size="square")
+    assert ids == ["txt2img_alpha/tiny", "txt2img_alpha_turbo/tiny"]
+    turbo = "txt2img_alpha_turbo"
+    assert [raw.get("workflow") for raw in painter.parsed] == ["txt2img_alpha", turbo, turbo, None]
 
 
 def test_background_and_format_are_passed_on(painted):

@@ -10,7 +10,10 @@ from handler.settings import Settings
 from handler.workflow import canonical
 
 SETTINGS = Settings()
-FILES = {"sd_xl_base_1.0.safetensors", "layer_xl_transparent_attn.safetensors", "vae_transparent_decoder.safetensors"}
+FILES = {
+    *("sd_xl_base_1.0.safetensors", "sdxl_lightning_4step_lora.safetensors"),
+    *("layer_xl_transparent_attn.safetensors", "vae_transparent_decoder.safetensors"),
+}
 
 
 @pytest.fixture(scope="module")
