@@ -2,7 +2,8 @@
 
 The SDK's own loop looks for room for another job once a second, and for a job to run every 0.1 s, so a worker is idle
 for half a second between two queued jobs. If a stop signal comes while RunPod's answer with a job is awaited, it takes
-that job and never runs it; until that answer, for up to 20 s, it does not stop.
+that job and never runs it; until that answer, for up to 20 s, it does not stop. If RunPod does not acknowledge a result,
+it gives up after three attempts in a few seconds, or waits ten minutes for an answer and takes no job meanwhile.
 """
 
 import asyncio
@@ -10,9 +11,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from runpod.serverless.modules import rp_scale
+import aiohttp
+import tenacity
+from runpod.serverless.modules import rp_http, rp_scale
 
 POLL_S = 0.1
+REPORT_TRIES = 8
+REPORT_TIMEOUT_S = 60.0  # of one try
+REPORT_WAIT = tenacity.wait_exponential(multiplier=0.5, max=10)  # half a minute in all
 
 RunPodJob = dict[str, Any]
 
@@ -73,6 +79,36 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
 def install() -> None:
     """Makes `runpod.serverless.start` use this loop."""
     rp_scale.JobScaler = JobLoop
+    rp_http._transmit = report
+
+
+async def report(session: aiohttp.ClientSession, url: str, result: str) -> None:
+    """Posts a result until RunPod acknowledges it; gives up after REPORT_TRIES, or if RunPod refuses it.
+
+    Raises:
+        aiohttp.ClientError: it was not acknowledged.
+    """
+    headers = {"charset": "utf-8", "Content-Type": "application/x-www-form-urlencoded"}  # as the SDK's
+    async for attempt in tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(REPORT_TRIES),
+        wait=REPORT_WAIT,
+        retry=tenacity.retry_if_exception(_may_pass),
+        reraise=True,
+    ):
+        with attempt:
+            timeout = aiohttp.ClientTimeout(REPORT_TIMEOUT_S)
+            try:
+                async with session.post(url, data=result, headers=headers, timeout=timeout) as response:
+                    response.raise_for_status()
+                    await response.read()
+            except TimeoutError as exc:
+                raise aiohttp.ServerTimeoutError(f"no answer within {REPORT_TIMEOUT_S:g} s") from exc
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status >= 500 or error.status == 429
+    return isinstance(error, aiohttp.ClientError)
 
 
 class _Session:

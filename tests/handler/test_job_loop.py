@@ -1,0 +1,61 @@
+"""How a worker reports results while RunPod's side has trouble."""
+
+import asyncio
+
+import aiohttp
+import pytest
+import tenacity
+from aiohttp import web
+from loopback import LoopbackServer
+
+from handler import job_loop
+
+
+class Receiver(LoopbackServer):
+    """Answers reports as planned: a status, "hang" or "cut"; 200 when the plan is over."""
+
+    def __init__(self, *plan):
+        self.plan, self.bodies = list(plan), []
+
+    def routes(self):
+        return [web.post("/done", self._done)]
+
+    async def _done(self, request):
+        self.bodies.append(await request.text())
+        answer = self.plan.pop(0) if self.plan else 200
+        if answer == "hang":
+            while request.transport is not None:  # until the worker hangs up
+                await asyncio.sleep(0.02)
+        if answer == "cut":
+            request.transport.abort()
+        return web.Response(status=answer if isinstance(answer, int) else 500)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(job_loop, "REPORT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(job_loop, "REPORT_WAIT", tenacity.wait_none())
+
+
+def report(receiver):
+    async def post():
+        async with aiohttp.ClientSession() as session:
+            await job_loop.report(session, f"http://{receiver.address}/done", "{}")
+
+    asyncio.run(post())
+
+
+def test_a_result_is_reported_through_an_outage():
+    """Errors of the server, cut connections and an answer that never comes: the same result arrives in the end."""
+    plan = [500, "cut", "hang", 503, 429]
+    with Receiver(*plan) as receiver:
+        report(receiver)
+    assert receiver.bodies == ["{}"] * (len(plan) + 1)
+
+
+@pytest.mark.parametrize(("plan", "tries"), [([400], 1), ([404], 1), ([500] * 20, 8), (["hang"] * 20, 8)])
+def test_a_report_is_given_up(plan, tries):
+    """At once if it is refused, which another try does not change, and otherwise after some tries."""
+    with Receiver(*plan) as receiver, pytest.raises(aiohttp.ClientError):
+        report(receiver)
+    assert len(receiver.bodies) == tries
