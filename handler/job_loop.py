@@ -2,8 +2,8 @@
 
 The SDK's own loop looks for room for another job once a second, and for a job to run every 0.1 s, so a worker is idle
 for half a second between two queued jobs. If a stop signal comes while RunPod's answer with a job is awaited, it takes
-that job and never runs it; until that answer, for up to 20 s, it does not stop. If RunPod does not acknowledge a result,
-it gives up after three attempts in a few seconds, or waits ten minutes for an answer and takes no job meanwhile.
+that job and never runs it; until that answer, for up to 20 s, it does not stop. If RunPod does not acknowledge a
+result, it gives up after three attempts in a few seconds, or waits ten minutes for an answer without taking a job.
 """
 
 import asyncio
