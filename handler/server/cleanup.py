@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 
 from handler.errors import JobTimeout, StorageUnavailable
-from handler.server.job_store import JobStore
+from handler.server.job_record import AWAITED, Status
+from handler.server.job_store import CANCELLED, JobStore
 from handler.server.picture_store import PictureStore
 from handler.settings import Settings
 
@@ -45,6 +46,17 @@ def delete_unnamed(store: JobStore, pictures: PictureStore) -> None:
     if store.interrupted_s is not None:  # no other job has run since
         with _logged("pictures"):
             pictures.delete_since(store.interrupted_s)
+
+
+def cancel_abandoned(store: JobStore) -> None:
+    """Cancels the jobs of requests that waited when the last program died, because their callers are gone."""
+    with _logged("abandoned jobs"):
+        with store.database.transaction() as db:
+            rows = db.execute("SELECT id FROM jobs WHERE id GLOB ? AND status = ?", (f"{AWAITED}*", Status.IN_QUEUE))
+            ids = [row["id"] for row in rows]
+        for job_id in ids:
+            store.fail(job_id, CANCELLED)
+            log.info("job cancelled, its caller is gone", extra={"job_id": job_id})
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ class JobRequest:
     is_sent_as_base64: bool = True
 
 
+AWAITED = "alpha-"  # ids of jobs that end with the request that waits for them begin with it
 _REQUESTS = TypeAdapter(JobRequest)  # making one takes a millisecond or more
 
 

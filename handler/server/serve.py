@@ -23,7 +23,7 @@ from handler.job.runner import Runner
 from handler.server.access import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
-from handler.server.cleanup import delete_unnamed, expire_pictures
+from handler.server.cleanup import cancel_abandoned, delete_unnamed, expire_pictures
 from handler.server.clock import steady
 from handler.server.connection import BACKLOG, HEADER_BYTES, Connection, Turns, raise_file_limit
 from handler.server.dispatcher import Dispatcher
@@ -76,6 +76,7 @@ def serve(generator: Generator, settings: Settings) -> None:
         store = JobStore(settings.data_dir / "jobs.sqlite3", settings.queue_limit, now)
         try:
             delete_unnamed(store, pictures)
+            cancel_abandoned(store)
             metrics = Metrics()
             metrics.watch("alpha_queue_length", "Queued jobs.", store.queued)
             comfyui = generator.comfyui

@@ -9,7 +9,7 @@ from handler.errors import ComfyUnavailable, JobCancelled
 from handler.job.picture import Outcome, PictureFacts
 from handler.server.dispatcher import Dispatcher
 from handler.server.errors import JobFailed
-from handler.server.job_record import JobRecord, JobRequest
+from handler.server.job_record import AWAITED, JobRecord, JobRequest
 from handler.server.service import Service
 
 KEEP_S = 60.0
@@ -25,7 +25,7 @@ async def draw(service: Service, request: Request, job_input: dict[str, Any]) ->
     if (error := service.readiness.error) is not None:
         raise error
     job = JobRequest(job_input, ttl_s=TTL_S, is_sent_as_base64=False)
-    job_id = await service.dispatcher.submit(job, KEEP_S, "alpha-")
+    job_id = await service.dispatcher.submit(job, KEEP_S, AWAITED)
     request.state.job_id = job_id
     record = await _wait(service.dispatcher, job_id, request)
     if not record.status.is_final:

@@ -129,16 +129,31 @@ def test_a_cancel_just_before_a_stop_is_kept(serve):
     assert server.status(job_id)["status"] == "CANCELLED"
 
 
-def test_a_picture_for_a_caller_who_is_sent_away_is_not_drawn(serve):
-    """/txt2img answers 503 at the signal; its job is cancelled, not queued for the next start."""
-    server = serve(graphs=["slow"])
+def test_a_picture_for_a_caller_who_is_gone_is_not_drawn(serve):
+    """/txt2img answers 503 at the signal; its job is cancelled, as it is at the start after a kill."""
+    server = serve(graphs=["slow", "slow"])
+    body = {"prompt": "x", "width": 64, "height": 64}
+
+    def draw():
+        return requests.post(f"{server.url}/alpha/v1/txt2img", json=body, timeout=30)
+
+    def health():
+        return server.http.get(f"{server.jobs}/health").json()["jobs"]
+
     with ThreadPoolExecutor() as pool:
-        body = {"prompt": "x", "width": 64, "height": 64}
-        waiting = pool.submit(requests.post, f"{server.url}/alpha/v1/txt2img", json=body, timeout=30)
-        while not server.http.get(f"{server.jobs}/health").json()["jobs"]["inProgress"]:
+        waiting = pool.submit(draw)
+        while not health()["inProgress"]:
             time.sleep(0.02)
         assert stopped(server, signal.SIGTERM) < STOP_S
         assert waiting.result().status_code == 503
+        server.start()
+        assert (health()["inQueue"], health()["inProgress"], health()["completed"]) == (0, 0, 0)
+        waiting = [pool.submit(draw) for _ in range(2)]
+        while health()["inProgress"] + health()["inQueue"] < 2:
+            time.sleep(0.02)
+        job_id = server.run()
+        server.kill()
+        assert all(isinstance(one.exception(), requests.ConnectionError) for one in waiting)
     server.start()
-    jobs = server.http.get(f"{server.jobs}/health").json()["jobs"]
-    assert (jobs["inQueue"], jobs["inProgress"], jobs["completed"]) == (0, 0, 0)
+    assert server.result(job_id)["status"] == "COMPLETED"
+    assert (health()["inQueue"], health()["inProgress"], health()["completed"]) == (0, 0, 1)
