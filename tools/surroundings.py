@@ -46,4 +46,10 @@ MATRIX = {
     "a read-only root with 32 MB at /tmp and /data": Surroundings(tmpfs=SMALL_TMPFS),
     "an odd locale": Surroundings(environment=ODD_LOCALE),
 }
-ALL_AT_ONCE = Surroundings(environment=ODD_LOCALE, has_home=False, user=STRANGER, tmpfs=SMALL_TMPFS)
+# DATA_DIR: with buildah, /data is not a tmpfs, and belongs to the image's user.
+ALL_AT_ONCE = Surroundings(
+    environment={**ODD_LOCALE, "DATA_DIR": "/tmp/data"},  # noqa: S108
+    has_home=False,
+    user=STRANGER,
+    tmpfs=SMALL_TMPFS,
+)

@@ -75,6 +75,34 @@ assert endpoint.purge_queue()["status"] == "completed"
     assert done.returncode == 0, done.stderr
 
 
+def test_the_runpod_sdk_s_asynchronous_client_works(server):
+    """AsyncioEndpoint: run, status, stream, output, a second job beside it, cancel, health, purge."""
+    script = f"""
+import asyncio, runpod
+from runpod import http_client
+runpod.api_key, runpod.endpoint_url_base = "none", "{server.url}/v2"
+request = {{"prompt": "a red apple", "seed": 7, **{SMALL}}}
+
+async def main():
+    async with http_client.AsyncClientSession() as session:
+        endpoint = runpod.AsyncioEndpoint("tests", session)
+        first, second = await asyncio.gather(endpoint.run(request), endpoint.run(request))
+        assert await first.status() in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+        assert all([part["steps"] == 4 async for part in first.stream()])
+        outputs = await asyncio.gather(first.output(timeout=60), second.output(timeout=60))
+        assert [output["seed"] for output in outputs] == [7, 7]
+        assert await first.status() == "COMPLETED"
+        cancelled = await endpoint.run(request)
+        assert (await cancelled.cancel())["status"] in ("CANCELLED", "COMPLETED")
+        assert (await endpoint.health())["jobs"]["completed"] >= 2
+        assert (await endpoint.purge_queue())["status"] == "completed"
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(
     not SEEDS.is_dir(), reason="no ../shared/seeds: set SEED_DOCUMENTS to the folder of the two seed documents"
 )
