@@ -157,7 +157,7 @@ class ServerSoak(Soak):
         self._hit_comfyui(signal.SIGKILL)
 
     def _kill_sampling(self) -> None:
-        with self._slow_job(at_step=self.chance.randrange(1, 20)):
+        with self._slow_job(at_step=self.chance.randrange(1, 12)):
             self._hit_comfyui(signal.SIGKILL)
 
     def _kill_decoding(self) -> None:
@@ -181,7 +181,7 @@ class ServerSoak(Soak):
             self._hit_comfyui(signal.SIGSTOP)
 
     def _cut(self) -> None:
-        with self._slow_job(at_step=self.chance.randrange(1, 20)):
+        with self._slow_job(at_step=self.chance.randrange(1, 12)):
             faults.cut_connections(self._server.process.pid, self._comfyui())
 
     def _cancel(self) -> None:

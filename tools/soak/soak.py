@@ -18,7 +18,7 @@ JOBS_IN_FAULT = 6  # jobs that clients may have begun when a fault happens, and 
 RECOVERY_S = 240.0  # a fault after which no job finishes within this time ends the run
 WEBHOOKS_S = 60.0
 QUICK = {"width": 64, "height": 64, "num_inference_steps": 4}
-SLOW = {"width": 256, "height": 256, "num_inference_steps": 30}
+SLOW = {"width": 256, "height": 256, "num_inference_steps": 16}
 
 
 @dataclass(frozen=True)
