@@ -213,7 +213,7 @@ def share_transparent(pictures: list[Path]) -> float:
 
 
 def steepness(alpha: npt.NDArray[np.float32]) -> float:
-    """Returns the mean gradient of alpha, per pixel, along its outline; a drawn edge has about 0.6.
+    """Returns the mean gradient of alpha, per pixel, along its outline; drawn sprites have 0.49.
 
     The outline is each pixel with alpha of 0.5 or more that has a neighbour with less; NaN if there is none.
     """
