@@ -34,12 +34,14 @@ async function loadLimits() {
     Object.assign($(id), {min: minimum ?? "", max: maximum ?? "", placeholder: usual ?? ""});
     if (multipleOf) $(id).step = multipleOf;
   }
+  const {width: usualWidth, height: usualHeight} = input.properties;
+  const usual = usualWidth && usualHeight ? `default (${usualWidth.default} x ${usualHeight.default})` : "default";
   const sizes = Object.entries(input.properties.size?.["x-presets"] ?? {});
   const options = sizes.map(([name, {width, height}]) => {
     const [shape, ...ratio] = name.split("_");
     return new Option(`${shape} ${ratio.join(":")} (${width} x ${height})`.replace("  ", " "), name);
   });
-  $("size").replaceChildren(new Option("default", ""), ...options, new Option("other…", OTHER_SIZE));
+  $("size").replaceChildren(new Option(usual, ""), ...options, new Option("other…", OTHER_SIZE));
   $("demo").hidden = input["x-profile"] !== "tiny";
   isReady = true;
 }
