@@ -207,6 +207,8 @@ def test_ping_needs_no_thread(client, monkeypatch):
     monkeypatch.undo()
 
 
-def test_what_the_server_consists_of_is_no_garbage_to_look_for(client):
+@pytest.mark.usefixtures("settled")
+def test_what_the_server_consists_of_is_no_garbage_to_look_for(make):
     """With it, a full collection takes 60 ms of CPU time, and one hostile body is enough to start one."""
+    make()
     until(lambda: gc.get_freeze_count() > 50_000)
