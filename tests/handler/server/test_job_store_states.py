@@ -316,7 +316,7 @@ def names_of(record):
     return [picture.filename for picture in record.outcome.pictures] if record.outcome else []
 
 
-@pytest.mark.parametrize("examples", [100, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("examples", [25, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_the_store_keeps_every_end(examples):
     """Every accepted job ends once, no end is taken back, and pictures and results belong together."""
     run_state_machine_as_test(JobStoreStates, settings=settings(max_examples=examples, stateful_step_count=30))
