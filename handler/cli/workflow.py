@@ -123,14 +123,23 @@ def open_for_gui() -> None:
 
 @app.command("save", hidden=True)
 def save_from_gui() -> None:
-    """Stores the workflow on standard input, unless jobs could not run; prints the findings, for scripts/gui."""
+    """Stores the workflow on standard input, unless jobs could not run; prints the findings, for scripts/gui.
+
+    Standard input is `{"name", "graph", "layout"}`; with `new_name`, a new workflow is stored if `confirmed` is true.
+    """
     found = settings()
     try:
         edited = json.load(sys.stdin)
-        graph, layout = edited["graph"], edited["layout"]
-    except (ValueError, KeyError, TypeError) as exc:
-        fail(f"expected graph and layout as JSON: {exc}", EXIT_USAGE)
-    typer.echo(json.dumps({"name": found.workflow, "findings": workflow_editing.save(found, graph, layout)}))
+        graph, layout, new_name = edited["graph"], edited["layout"], edited.get("new_name")
+        found = found.model_copy(update={"workflow": edited["name"]})
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        fail(f"expected name, graph and layout as JSON: {exc}", EXIT_USAGE)
+    _names(found, [found.workflow])
+    if new_name is None:
+        answer = {"findings": workflow_editing.save(found, graph, layout)}
+    else:
+        answer = workflow_editing.save_as(found, new_name, graph, layout, edited.get("confirmed") is True)
+    typer.echo(json.dumps(answer))
 
 
 def _names(found: Settings, chosen: list[str] | None) -> list[str]:

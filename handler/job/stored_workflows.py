@@ -12,7 +12,7 @@ from handler.workflow import canonical
 from handler.workflow.graph import Finding, Graph
 from handler.workflow.layout import Layout
 from handler.workflow.node_classes import NodeClasses
-from handler.workflow.translation import Overrides, foreign_files, stored_from
+from handler.workflow.translation import foreign_files
 from handler.workflow.workflow import Workflow
 
 PARAMS = ".params.json"
@@ -97,12 +97,6 @@ def lint(settings: Settings, workflow: Workflow, stored: Graph, merged: bool) ->
 def formatted(settings: Settings, changed: Graph) -> str:
     """Returns a graph as it is stored, with every widget."""
     return canonical.text(node_classes(settings).completed(changed))
-
-
-def stored_form(settings: Settings, name: str, edited: Graph, overrides: Overrides) -> str:
-    """Returns a graph from the GUI as it is stored; `overrides` are the values that the GUI showed."""
-    stored = graph(settings, name)
-    return formatted(settings, stored_from(edited, stored, overrides, params(settings, name)))
 
 
 def write(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from handler.workflow import gui_format
 
 NAME = "txt2img_alpha"
 ROUTE = "/layerdiffuse_alpha/workflow"
-OPENED_MS = 1000
+OPENED_MS, SAVED_MS = 1000, 5000
 STARTED = "window.app?.graph?.nodes?.some((node) => node.title === 'Alpha Decode')"
 TOASTS = "[...document.querySelectorAll('.p-toast-message')].map((toast) => toast.innerText)"
 # Loads a graph in the GUI's format, edits it, and returns it in both formats.
@@ -35,10 +35,10 @@ async (graph) => {
 """
 SAVE = """
 async ({ output, workflow }) => {
-  const body = JSON.stringify({ graph: output, layout: workflow });
+  const body = JSON.stringify({ name: NAME, graph: output, layout: workflow });
   return (await (await app.api.fetchApi(ROUTE, { method: "POST", body })).json()).findings;
 }
-""".replace("ROUTE", json.dumps(ROUTE))
+""".replace("ROUTE", json.dumps(ROUTE)).replace("NAME", json.dumps(NAME))
 OPEN = """
 async () => {
   await app.loadGraphData((await (await app.api.fetchApi(ROUTE)).json()).layout);
@@ -202,3 +202,23 @@ def test_a_job_s_png_opens_the_graph_that_drew_it(page, gui):
     assert dropped["output"] == workflow.render(values)
     places = {node["id"]: node["pos"] for node in dropped["workflow"]["nodes"]}
     assert places == {node["id"]: node["pos"] for node in workflow.layout.saved["nodes"]}
+
+
+def test_a_new_workflow_is_saved_after_its_fields_are_confirmed(page, workflows):
+    """File > Save to worker as: the params file is guessed; Ctrl+S then saves the new workflow, not the old one."""
+    before = (workflows / f"{NAME}.json").read_text("utf-8")
+    page.evaluate("void app.extensionManager.command.execute('layerdiffuse-alpha.save-as')")
+    page.get_by_role("dialog").get_by_role("textbox").fill("sketch")
+    page.keyboard.press("Enter")
+    page.get_by_text("num_inference_steps: steps of Sampler").wait_for(timeout=20_000)
+    assert not (workflows / "sketch.json").exists()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
+    said(page, "Saved sketch")
+    assert json.loads((workflows / "sketch.json").read_bytes()) == json.loads(before)
+    page.evaluate("app.graph.nodes.find((node) => node.title === 'Sampler').widgets[2].value = 6")
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(SAVED_MS)
+    assert json.loads((workflows / "sketch.json").read_bytes())["6"]["inputs"]["steps"] == 6
+    assert (workflows / f"{NAME}.json").read_text("utf-8") == before
+    chosen = profiles.load(Settings(profile="tiny", workflows_dir=workflows)).named("sketch")
+    assert chosen.info(chosen.render({}))["steps"] == 6

@@ -1,10 +1,11 @@
 """What scripts/gui opens and saves."""
 
+import json
 import shutil
 
 import pytest
 
-from handler.job import workflow_editing
+from handler.job import profiles, stored_workflows, workflow_editing
 from handler.settings import ROOT, Settings
 
 NAME = "txt2img_alpha"
@@ -68,3 +69,20 @@ def test_a_graph_that_cannot_run_is_not_saved(settings, stored, layout, edit, re
     findings = workflow_editing.save(settings, graph, {"nodes": [], "links": []})
     assert any(finding.startswith(reason) for finding in findings), findings
     assert (stored(), layout()) == before
+
+
+def test_a_new_workflow_is_stored_after_confirmation(settings):
+    """Without it, only the fields are returned; a name that is taken or is not one is refused."""
+    opened = workflow_editing.opened(settings)
+    edited = opened["graph"], opened["layout"]
+    asked = workflow_editing.save_as(settings, "sketch", *edited, confirmed=False)
+    assert (asked["findings"], "seed: seed of Sampler" in asked["fields"]) == ([], True)
+    assert stored_workflows.names(settings) == [NAME, "txt2img_alpha_turbo"]
+    assert workflow_editing.save_as(settings, "sketch", *edited, confirmed=True) == asked
+    assert "sketch" in stored_workflows.names(settings)
+    for suffix in (".json", ".layout.json"):
+        sketch, original = (settings.workflows_dir / f"{name}{suffix}" for name in ("sketch", NAME))
+        assert json.loads(sketch.read_bytes()) == json.loads(original.read_bytes()), suffix
+    for name in ("sketch", "../sketch", "", "a b"):
+        assert workflow_editing.save_as(settings, name, *edited, confirmed=True)["findings"] != []
+    assert profiles.load(settings).named("sketch").name == "sketch"

@@ -8,6 +8,8 @@ const ROUTE = "/layerdiffuse_alpha/workflow";
 const START_MS = 500; // setup() runs before the GUI has opened its own first graph
 const FIRST_DRAWING_MS = 300; // only then the GUI knows how large nodes are
 const COMMAND = "layerdiffuse-alpha.save";
+const COMMAND_AS = "layerdiffuse-alpha.save-as";
+let opened = ""; // name of the workflow that is edited
 
 function notify(severity, summary, detail = "") {
   app.extensionManager.toast.add({ severity, summary, detail, life: severity === "error" ? 30000 : 5000 });
@@ -17,6 +19,7 @@ async function open() {
   const answer = await api.fetchApi(ROUTE);
   if (!answer.ok) return notify("error", "The stored workflow cannot be opened", await answer.text());
   const { name, graph, layout } = await answer.json();
+  opened = name;
   if (layout) await app.loadGraphData(layout, true, true, name);
   else app.loadApiJson(graph, name);
   keepSeeds();
@@ -37,18 +40,45 @@ function keepSeeds() {
   }
 }
 
-async function save() {
+// Sends the graph with `more`, and returns the answer; shows why it was not saved.
+async function send(more = {}) {
   const { output, workflow } = await app.graphToPrompt();
-  const body = JSON.stringify({ graph: output, layout: workflow });
+  const body = JSON.stringify({ name: opened, graph: output, layout: workflow, ...more });
   const answer = await api.fetchApi(ROUTE, { method: "POST", body });
-  if (!answer.ok) return notify("error", "Not saved", await answer.text());
-  const { name, findings } = await answer.json();
+  if (!answer.ok) {
+    notify("error", "Not saved", await answer.text());
+    return null;
+  }
+  const found = await answer.json();
   for (const node of app.graph.nodes) {
-    node.has_errors = findings.some((finding) => finding.startsWith(`${node.title}: `));
+    node.has_errors = found.findings.some((finding) => finding.startsWith(`${node.title}: `));
   }
   app.graph.setDirtyCanvas(true, true);
-  if (findings.length > 0) notify("error", "Not saved", findings.join("\n"));
-  else notify("success", `Saved ${name}`, "A running server uses it for the next job.");
+  if (found.findings.length === 0) return found;
+  notify("error", "Not saved", found.findings.join("\n"));
+  return null;
+}
+
+async function save() {
+  if (await send()) notify("success", `Saved ${opened}`, "A running server uses it for the next job.");
+}
+
+async function saveAs() {
+  const { dialog } = app.extensionManager;
+  const answer = await dialog.prompt({
+    title: "Save to worker as",
+    message: "Name of the new workflow",
+    defaultValue: `${opened}_2`,
+  });
+  const name = answer?.trim();
+  if (!name) return;
+  const guessed = await send({ new_name: name });
+  if (!guessed) return;
+  const message = "Callers can set these inputs. To change that, edit the params file after saving.";
+  const confirmed = await dialog.confirm({ title: `Save ${name}`, message, itemList: guessed.fields });
+  if (!confirmed || !(await send({ new_name: name, confirmed }))) return;
+  opened = name;
+  notify("success", `Saved ${name}`, "A request chooses it with the field workflow.");
 }
 
 // The GUI's own Ctrl+S cannot be bound again; it would save where no worker looks.
@@ -61,8 +91,11 @@ function saveInsteadOfGui(event) {
 
 app.registerExtension({
   name: "layerdiffuse-alpha.workflow-editor",
-  commands: [{ id: COMMAND, label: "Save to worker", icon: "pi pi-save", function: save }],
-  menuCommands: [{ path: ["File"], commands: [COMMAND] }],
+  commands: [
+    { id: COMMAND, label: "Save to worker", icon: "pi pi-save", function: save },
+    { id: COMMAND_AS, label: "Save to worker as …", icon: "pi pi-copy", function: saveAs },
+  ],
+  menuCommands: [{ path: ["File"], commands: [COMMAND, COMMAND_AS] }],
   actionBarButtons: [{ icon: "pi pi-save", label: "Save to worker", tooltip: "Save to worker", onClick: save }],
   async init() {
     await app.extensionManager.setting.set("Comfy.TutorialCompleted", true); // no dialog over the graph
