@@ -40,6 +40,9 @@ def generate(  # noqa: PLR0917 -- the command line names them
     guidance: Annotated[
         float | None, typer.Option(help="How strictly to follow the prompt (CFG).", rich_help_panel=PICTURE)
     ] = None,
+    workflow: Annotated[
+        str | None, typer.Option(help="The stored workflow that draws it.", rich_help_panel=PICTURE)
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same picture.", rich_help_panel=PICTURE)
     ] = None,
@@ -79,6 +82,7 @@ def generate(  # noqa: PLR0917 -- the command line names them
     settings = terminal.settings()
     logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR", settings.log_format)
     options = {
+        "workflow": workflow,
         "negative": negative,
         "size": size,
         "steps": steps,

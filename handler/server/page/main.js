@@ -42,6 +42,9 @@ async function loadLimits() {
     return new Option(`${shape} ${ratio.join(":")} (${width} x ${height})`.replace("  ", " "), name);
   });
   $("size").replaceChildren(new Option(usual, ""), ...options, new Option("other…", OTHER_SIZE));
+  const workflows = (input.properties.workflow?.enum ?? []).filter(name => name !== null);  // the first is the default
+  $("workflows").hidden = workflows.length < 2;
+  $("workflow").replaceChildren(...workflows.map((name, number) => new Option(name, number ? name : "")));
   $("demo").hidden = input["x-profile"] !== "tiny";
   isReady = true;
 }
@@ -54,6 +57,7 @@ function readForm() {
   for (const [name, id] of Object.entries(FIELDS)) {
     if (id !== "negative" && $(id).value && (isOther || (id !== "width" && id !== "height"))) request[name] = Number($(id).value);
   }
+  if ($("workflow").value) request.workflow = $("workflow").value;
   if ($("seed").value) request.seed = Number($("seed").value);
   if ($("format").value !== "png") request.output_format = $("format").value;
   if ($("trim").checked) request.trim = true;
@@ -65,6 +69,7 @@ function fillForm(request) {
   for (const [name, id] of Object.entries(FIELDS)) $(id).value = request[name] ?? "";
   $("size").value = request.size ?? (request.width || request.height ? OTHER_SIZE : "");
   $("pixels").hidden = $("size").value !== OTHER_SIZE;
+  $("workflow").value = request.workflow ?? "";
   $("seed").value = request.seed ?? "";
   $("format").value = request.output_format ?? "png";
   $("trim").checked = Boolean(request.trim);

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+import tiny_lora
 from axe_playwright_python.sync_playwright import Axe
 from painter import Up, painted_service, serving
 from playwright.sync_api import expect
@@ -143,9 +144,9 @@ def test_a_picture_in_a_bucket_is_shown(open_page, painted, s3):
         page.wait_for_function("document.querySelector('#last img')?.naturalWidth === 64")
 
 
-def test_all_fields_are_sent_and_come_back(open_page, painted):
+def test_all_fields_are_sent_and_come_back(open_page, painted, tmp_path):
     """Every setting reaches the job; seeds count up; "use these settings" and "next seed" work in another tab, too."""
-    service, painter = painted()
+    service, painter = painted(weights_dirs=str(tiny_lora.write(tmp_path)))
     with serving(service) as url:
         page = open_page(url)
         expect(page.locator("#size option")).not_to_have_count(0)
@@ -160,6 +161,7 @@ def test_all_fields_are_sent_and_come_back(open_page, painted):
         }.items():
             page.get_by_label(label, exact=True).fill(value)
         page.get_by_label("Size").select_option("landscape_3_2")
+        page.get_by_label("Workflow").select_option("txt2img_alpha_turbo")
         page.get_by_label("Trim to the object").check()
         draw(page)
         sent = {
@@ -169,6 +171,7 @@ def test_all_fields_are_sent_and_come_back(open_page, painted):
             "guidance_scale": 2.5,
             "size": "landscape_3_2",
             "trim": True,
+            "workflow": "txt2img_alpha_turbo",
         }
         assert painter.parsed == [{**sent, "seed": 5}, {**sent, "seed": 6}]
         expect(other.locator("#last img")).to_have_count(2)
