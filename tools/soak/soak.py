@@ -73,7 +73,10 @@ class Report:
 class Soak:
     """Base of the two runs.
 
-    Subclasses set `kinds`, the faults by name, and define `draw`, which makes one caller's job and returns at its end.
+    Subclasses set `kinds`, the faults by name, and define the methods that raise NotImplementedError.
+
+    Attributes:
+        hit_s: when the last fault happened, on the monotonic clock; recovery is measured from then.
     """
 
     kinds: dict[str, Callable[[], None]]
@@ -84,6 +87,8 @@ class Soak:
         self.report = Report(self.ledger)
         self.chance = random.Random(options.seed)
         self.log = (options.folder / "program.log").open("wb")
+        self.hit_s = 0.0
+        self._recovery = Recovery("")
         self._on_progress = on_progress
         self._began_s = time.monotonic()
         self._numbers = iter(range(options.jobs))
@@ -181,9 +186,8 @@ class Soak:
                 self._look()
             if self._is_late:
                 break
-            recovery = Recovery(kind)
+            recovery = self._recovery = Recovery(kind)
             self.report.recoveries.append(recovery)
-            self._recovery = recovery
             self.hit_s = time.monotonic()
             self.kinds[kind]()
             self.resume()
