@@ -73,10 +73,9 @@ class RunPodSide(ControlPlane):
         self._take_failures.extend(failures)
         until(lambda: not self._take_failures, JOB_S)
 
-    def fail_report(self, *failures: Failure) -> None:
-        """Makes the next reports fail, and returns when they have."""
+    def fail_reports(self, *failures: Failure) -> None:
+        """Makes the next reports fail."""
         self._report_failures.extend(failures)
-        until(lambda: not self._report_failures, JOB_S)
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         self.polls += 1

@@ -13,7 +13,7 @@ from server import PROGRAM, TINY
 from tools.soak import faults, usage
 from tools.soak.faults import until
 from tools.soak.ledger import COMPLETED
-from tools.soak.runpod_side import RunPodSide
+from tools.soak.runpod_side import Failure, RunPodSide
 from tools.soak.soak import RECOVERY_S, SLOW, Options, Report, Soak
 
 CLIENTS = 3
@@ -46,9 +46,9 @@ class WorkerSoak(Soak):
             "job stopped by RunPod": self._stop_job,
             "job-take answers 500": lambda: self._runpod.fail_take("500"),
             "job-take is cut": lambda: self._runpod.fail_take("cut"),
-            "job-done answers 500": lambda: self._runpod.fail_report("500", "500"),
-            "job-done is cut": lambda: self._runpod.fail_report("cut"),
-            "job-done hangs": lambda: self._runpod.fail_report("hang"),
+            "job-done answers 500": lambda: self._fail_reports("500", "500"),
+            "job-done is cut": lambda: self._fail_reports("cut"),
+            "job-done hangs": lambda: self._fail_reports("hang"),
             "worker killed": self._kill_worker,
             "worker stopped": self._stop_worker,
         }
@@ -149,6 +149,10 @@ class WorkerSoak(Soak):
     def _stop_job(self) -> None:
         with self._slow_job(CANCELLED) as job_id:
             self._runpod.stop_job(job_id)
+
+    def _fail_reports(self, *failures: Failure) -> None:
+        self._runpod.fail_reports(*failures)
+        self.draw_next()
 
     def _kill_worker(self) -> None:
         """RunPod gives the jobs of a worker that has died to another one."""
