@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from handler.job import fitness, preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
+from handler.server.workflow_watch import WorkflowWatch
 
 TERMINAL_CHARACTERS = 60
 JOB_SOURCES = ("RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_REALTIME_PORT")
@@ -65,6 +67,9 @@ def worker(context: typer.Context) -> None:
         if arguments.rp_serve_api or os.environ.get("RUNPOD_REALTIME_PORT"):
             preparation.prepare(generator)  # the SDK's API starts without fitness checks
             leaving.watch()
+        if arguments.rp_serve_api:  # on RunPod, the files in the image count
+            watch = WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use)
+            threading.Thread(target=watch.follow, daemon=True).start()
         for name, check in preparation.fitness_checks(generator).items():
             runpod.serverless.register_fitness_check(_ends_with_its_reason(name, check, comfyui))
         runpod.serverless.register_fitness_check(leaving.watch)

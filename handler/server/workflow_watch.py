@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class WorkflowWatch:
             await asyncio.sleep(POLL_S)
             if await asyncio.to_thread(self.check):
                 on_change()
+
+    def follow(self) -> None:
+        """Looks for changes as long as the thread lives."""
+        while True:
+            time.sleep(POLL_S)
+            self.check()
 
     def check(self) -> bool:
         """Returns whether the files had changed and are in use now."""

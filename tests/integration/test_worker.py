@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,8 +133,12 @@ def test_the_sdk_loop():
 
 
 def test_the_local_api(tmp_path):
-    """The SDK's API server answers /runsync; SIGTERM ends it and ComfyUI, here one that speaks its protocol."""
+    """The SDK's API server answers /runsync; SIGTERM ends it and ComfyUI, here one that speaks its protocol.
+
+    A workflow that is saved meanwhile is used for the next job.
+    """
     fake_comfyui.install(tmp_path / "comfyui")
+    workflow = shutil.copytree(ROOT / "workflows", tmp_path / "workflows") / "txt2img_alpha.json"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -145,6 +150,7 @@ def test_the_local_api(tmp_path):
         "--rp_api_port",
         str(port),
         COMFYUI_DIR=str(tmp_path / "comfyui"),
+        WORKFLOWS_DIR=str(workflow.parent),
     )
     try:
         wait_for(port, server)
@@ -155,6 +161,12 @@ def test_the_local_api(tmp_path):
         answer = requests.post(url, json={"input": {"seed": True}}, timeout=60).json()
         assert answer["status"] == "FAILED"
         assert answer["error"].startswith("invalid_input: ")
+        (tmp_path / "edited.json").write_text(workflow.read_text("utf-8").replace('"steps": 20', '"steps": 3'), "utf-8")
+        (tmp_path / "edited.json").replace(workflow)
+        end_s = time.monotonic() + 20
+        while json.loads(requests.post(url, json=body, timeout=60).json()["output"]["info"])["steps"] != 3:
+            assert time.monotonic() < end_s
+            time.sleep(0.2)
         family = [server.pid, *children(server.pid)]
         server.terminate()
         server.wait(30)
