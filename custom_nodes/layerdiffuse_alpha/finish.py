@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done with a finished picture before it is encoded: trim, padding, background; and WebP."""
+"""What is done with a finished picture before it is encoded: crop, trim, padding, background; and WebP."""
 
 import re
 from dataclasses import dataclass
@@ -29,18 +29,29 @@ class Box:
     height: int
 
 
-def object_box(rgba: torch.Tensor) -> Box:
-    """Returns the smallest box with every pixel whose alpha is at least 0.05; the whole picture if there is none.
+def middle_box(rgba: torch.Tensor, crop_width: int, crop_height: int) -> Box:
+    """Returns the box of this size in pixels in the middle of the picture; 0, or more than there is, is all of it.
+
+    Args:
+        rgba: (H, W, 4).
+    """
+    height, width = rgba.shape[:2]
+    kept_width, kept_height = min(crop_width or width, width), min(crop_height or height, height)
+    return Box((width - kept_width) // 2, (height - kept_height) // 2, kept_width, kept_height)
+
+
+def object_box(rgba: torch.Tensor, inside: Box) -> Box:
+    """Returns the smallest box with every pixel of `inside` whose alpha is at least 0.05; `inside` if there is none.
 
     Args:
         rgba: (H, W, 4) in [0, 1].
     """
-    height, width = rgba.shape[:2]
-    visible = rgba[..., 3] >= HAZE_BELOW
+    visible = cropped(rgba, inside, 0)[..., 3] >= HAZE_BELOW
     rows, columns = visible.any(1).nonzero().flatten().tolist(), visible.any(0).nonzero().flatten().tolist()
     if not rows:
-        return Box(0, 0, width, height)
-    return Box(columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+        return inside
+    left, top = inside.left + columns[0], inside.top + rows[0]
+    return Box(left, top, columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
 
 
 def cropped(rgba: torch.Tensor, box: Box, padding: int) -> torch.Tensor:

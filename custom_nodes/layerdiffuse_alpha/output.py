@@ -20,6 +20,8 @@ IMAGE_EVENT = 1
 PNG_FORMAT, WEBP_FORMAT = struct.pack(">I", 2), struct.pack(">I", 3)
 PNG, WEBP = "png", "webp"
 MAX_PADDING = 512
+MAX_CROP = 16384  # the GUI needs a limit; this is ComfyUI's for pictures
+CROP_TOOLTIP = "Crop to the middle, before trim; 0 keeps all."
 
 
 class SaveAlphaImageWebsocket:
@@ -27,8 +29,8 @@ class SaveAlphaImageWebsocket:
 
     The `executed` message and the history carry, one entry per picture:
     `{"alpha": [{…, "width", "height", "size_bytes"}]}` with the fields of `png.AlphaStatistics`, which are those of
-    the whole picture, before it is trimmed or flattened. With `trim` or `padding`, an entry also has the `box` that was
-    kept, `{"left", "top", "width", "height"}` in pixels of the whole picture; `padding` is not part of it.
+    the whole picture, before it is cropped or flattened. If it is cropped or padded, an entry also has the `box` that
+    was kept, `{"left", "top", "width", "height"}` in pixels of the whole picture; `padding` is not part of it.
     """
 
     RETURN_TYPES = ()
@@ -59,6 +61,8 @@ class SaveAlphaImageWebsocket:
                     "STRING",
                     {"default": finish.TRANSPARENT, "tooltip": "transparent, or a colour as #rrggbb to draw it over."},
                 ),
+                "crop_width": ("INT", {"default": 0, "min": 0, "max": MAX_CROP, "tooltip": CROP_TOOLTIP}),
+                "crop_height": ("INT", {"default": 0, "min": 0, "max": MAX_CROP, "tooltip": CROP_TOOLTIP}),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -77,6 +81,8 @@ class SaveAlphaImageWebsocket:
         trim: bool = False,
         padding: int = 0,
         background: str = finish.TRANSPARENT,
+        crop_width: int = 0,
+        crop_height: int = 0,
         prompt: Mapping[str, Any] | None = None,
         extra_pnginfo: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -88,8 +94,9 @@ class SaveAlphaImageWebsocket:
         reports: list[dict[str, Any]] = []
         shown: list[dict[str, str]] = []
         for rgba, statistics in zip(images, png.alpha_statistics(images), strict=True):
-            height, width = rgba.shape[:2]
-            box = finish.object_box(rgba) if trim else finish.Box(0, 0, width, height)
+            box = finish.middle_box(rgba, crop_width, crop_height)
+            if trim:
+                box = finish.object_box(rgba, box)
             finished = finish.flattened(finish.cropped(rgba, box, padding), background)
             if format == WEBP:
                 parts = [WEBP_FORMAT, finish.webp(finished, zero_hidden_colour)]
@@ -100,7 +107,7 @@ class SaveAlphaImageWebsocket:
             shown += preview.save(server, message[len(PNG_FORMAT) :], format)
             height, width = finished.shape[:2]
             sizes = {"width": width, "height": height, "size_bytes": len(message) - len(PNG_FORMAT)}
-            kept = {"box": asdict(box)} if trim or padding else {}
+            kept = {"box": asdict(box)} if trim or padding or crop_width or crop_height else {}
             reports.append(asdict(statistics) | sizes | kept)
         return {"ui": {"alpha": reports} | ({"images": shown} if shown else {})}
 

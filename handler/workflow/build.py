@@ -5,6 +5,7 @@ workflows/README.md describes the format. Nodes are referred to by their titles,
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -63,10 +64,12 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
     try:
         output_node = outputs.find(graph, output["node"])
         defaults = {each.input: each.default for each in parameters if each.node == output["node"] and each.input}
+        defaults |= {each.crop[1]: 0 for each in parameters if each.crop is not None and each.crop[0] == output["node"]}
         graph = outputs.with_own_output(graph, output_node, output["node"], defaults)
     except outputs.NoOutput as exc:
         faults.append(exc.finding)
-        parameters = tuple(each for each in parameters if each.node != output["node"])  # one line is enough
+        # One line is enough.
+        parameters = tuple(replace(each, crop=None) for each in parameters if each.node != output["node"])
     places = Places(Links(graph))
     changes = {
         Place(title, key): literal
@@ -130,6 +133,8 @@ def _parameters(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> Ite
             required=entry.get("required", False),
             random=entry.get("random", False),
             count=entry.get("count", False),
+            any_size=entry.get("any_size", False),
+            crop=(entry["crop"]["node"], entry["crop"]["input"]) if "crop" in entry else None,
             description=entry.get("description", ""),
             expected=entry.get("expected", ""),
             aliases=tuple(entry.get("aliases", ())),

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.validators import extend
@@ -58,6 +58,8 @@ class Parameter:
         schema: JSON Schema of the value.
         required: whether a request must have it; if not, null means the default, which is the graph's literal.
         random: whether the default is a random value instead.
+        any_size: whether true allows values of parameters with `crop` that are not multiples.
+        crop: node's title and input that get such a value, while the parameter's own input gets the next multiple.
         count: whether it is the number of pictures to draw; the random values count up from one to the next.
         description: what it means, for callers.
         expected: which values are accepted, in words, if the schema's keywords do not say it.
@@ -73,11 +75,32 @@ class Parameter:
     required: bool = False
     random: bool = False
     count: bool = False
+    any_size: bool = False
+    crop: tuple[str, str] | None = None
     description: str = ""
     expected: str = ""
     aliases: tuple[str, ...] = ()
     default: Any = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def crop_name(self) -> str:
+        """The name of the value for `crop`, which no request can have."""
+        return f"{self.name}, cropped"
+
+    def with_any_size(self) -> Self:
+        """Returns the parameter as it is if `any_size` is true: with `crop`, it accepts values between multiples."""
+        if self.crop is None:
+            return self
+        return replace(self, schema={name: each for name, each in self.schema.items() if name != "multipleOf"})
+
+    def values(self, value: Any) -> dict[str, Any]:
+        """Returns what an accepted value sets, by name."""
+        converted = self.converted(value)
+        step = self.schema.get("multipleOf", 1)
+        if self.crop is None or converted % step == 0:
+            return {self.name: converted}
+        return {self.name: -(-converted // step) * step, self.crop_name: converted}
 
     def accepts(self, value: object) -> bool:
         """Returns whether `value` may be set. Null, which means the default, is not a value."""

@@ -61,6 +61,7 @@ def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: Embeddi
         raise InvalidInput([f"input must be an object, got {shown(raw)}"])
     known = {parameter.name: parameter for parameter in parameters}
     faults = [f"{name} is required" for name, parameter in known.items() if parameter.required and name not in raw]
+    any_size = any(each.any_size and raw.get(each.name) is True for each in parameters)
     values: dict[str, Any] = {}
     preset: dict[str, Any] = {}
     for name, value in raw.items():
@@ -70,12 +71,12 @@ def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: Embeddi
             faults.append(f"unknown field {shown(name)}, {hint or 'expected ' + ', '.join(known)}")
         elif value is None and not parameter.required:
             continue
-        elif found := parameter.faults(value, embedding_fault):
+        elif found := (parameter.with_any_size() if any_size else parameter).faults(value, embedding_fault):
             faults += found
         elif parameter.presets:
             preset |= parameter.presets[value]
         else:
-            values[name] = parameter.converted(value)
+            values |= parameter.values(value)
     if faults:
         more = len(faults) - SHOWN_FAULTS
         raise InvalidInput(faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else []))

@@ -158,8 +158,9 @@ def place_of(parameter: Parameter) -> Place | None:
 
 
 def places_of(parameters: Sequence[Parameter]) -> dict[str, Place]:
-    """Returns the inputs that parameters set, by the parameters' names."""
-    return {each.name: place for each in parameters if (place := place_of(each)) is not None}
+    """Returns the inputs that parameters set, by the names of the values."""
+    places = {each.name: place for each in parameters if (place := place_of(each)) is not None}
+    return places | {each.crop_name: Place(*each.crop) for each in parameters if each.crop is not None}
 
 
 def size_nodes(places: Places, size: tuple[Place, Place]) -> tuple[str, ...]:

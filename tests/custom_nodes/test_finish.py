@@ -79,6 +79,16 @@ def test_a_single_pixel_at_each_corner_is_kept(send):
     assert report["box"] == {"left": 0, "top": 0, "width": 96, "height": 64}
 
 
+def test_a_crop_keeps_the_middle(send, object_in_haze):
+    """An odd rest is cut off at the right and the bottom; 0 keeps all; trim looks at what is left."""
+    _, pixels, report = send(object_in_haze, crop_width=61, crop_height=0)
+    assert report["box"] == {"left": 17, "top": 0, "width": 61, "height": 64}
+    assert pixels.shape == (64, 61, 4)
+    _, pixels, report = send(object_in_haze, crop_width=36, crop_height=40, trim=True)
+    assert report["box"] == {"left": 30, "top": 12, "width": 20, "height": 28}
+    assert (pixels == [255, 0, 0, 255]).all()
+
+
 @pytest.mark.parametrize("trim", [True, False])
 def test_padding_is_added_on_each_side(send, object_in_haze, trim):
     """It is transparent black, and added after trimming."""

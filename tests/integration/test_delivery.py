@@ -53,6 +53,18 @@ def test_several_pictures_are_those_of_their_seeds(handle, small):
         assert (entry["width"], entry["alpha"]) == (64, info["alpha"])
 
 
+def test_any_size_is_the_middle_of_the_next_multiple(handle, small):
+    """100x90 is drawn as 128x128, which the info says; a multiple of 64 is not cropped."""
+    _, whole, _ = ask(handle, **small | {"width": 128, "height": 128})
+    reply, part, info = ask(handle, **small | {"width": 100, "height": 90}, allow_any_size=True, num_images=1)
+    assert np.array_equal(part, whole[19:109, 14:114])
+    assert info["picture"]["box"] == {"left": 14, "top": 19, "width": 100, "height": 90}
+    assert (info["width"], info["height"], reply["images"][0]["width"]) == (128, 128, 100)
+    _, same, info = ask(handle, **small | {"width": 128, "height": 128}, allow_any_size=True)
+    assert np.array_equal(same, whole)
+    assert "box" not in info["picture"]
+
+
 def test_wrong_values_are_refused(generator):
     """Before ComfyUI sees them."""
     wrong = {"output_format": "jpg", "trim": 1, "padding": -1, "background": "#00ff00\n"}

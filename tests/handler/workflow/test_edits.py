@@ -256,7 +256,14 @@ def test_a_saving_node_is_taken_for_the_output(edited, kind, title):
         graph["9"] = node(title, kind, images=["8", 0], filename_prefix="ComfyUI")
 
     workflow = edited(edit)
-    defaults = {"format": "png", "trim": False, "padding": 0, "background": "transparent"}
+    defaults = {
+        "format": "png",
+        "trim": False,
+        "padding": 0,
+        "background": "transparent",
+        "crop_width": 0,
+        "crop_height": 0,
+    }
     own = node("Alpha PNG", "SaveAlphaImageWebsocket", images=["8", 0], **defaults)
     assert workflow.render({})["9"] == own
     assert workflow.render({"trim": True})["9"]["inputs"] == own["inputs"] | {"trim": True}

@@ -218,3 +218,43 @@ def test_every_fault_of_both_prompts_is_reported():
 def test_text_that_is_no_prompt_is_not_parsed():
     """Only what ComfyUI parses is checked for its syntax."""
     assert parse({"prompt": "(x:nan)"}, PARAMETERS).values == {"prompt": "(x:nan)"}
+
+
+ANY_SIZE = (
+    Parameter("free", None, None, {"type": "boolean"}, any_size=True),
+    Parameter("width", "W", "width", PARAMETERS[2].schema, crop=("Out", "crop_width")),
+    Parameter("steps", "S", "steps", {"type": "integer", "minimum": 1, "maximum": 60, "multipleOf": 10}),
+)
+
+
+@pytest.mark.parametrize(("sent", "drawn"), [(100, 128), (449, 512), (511.0, 512), (65, 128)])
+def test_any_size_is_drawn_at_the_next_multiple(sent, drawn):
+    """And cropped to what was sent."""
+    values = parse({"free": True, "width": sent}, ANY_SIZE).values
+    assert values == {"free": True, "width": drawn, ANY_SIZE[1].crop_name: sent}
+
+
+@pytest.mark.parametrize("raw", [{"free": True, "width": 128}, {"free": True}, {"free": False, "width": 64}])
+def test_a_multiple_is_not_cropped(raw):
+    """Nor is a size that was not sent."""
+    assert parse(raw, ANY_SIZE).values == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ({"width": 100}, "width"),
+        ({"free": False, "width": 100}, "width"),
+        ({"free": None, "width": 100}, "width"),
+        ({"free": 1, "width": 100}, "free"),
+        ({"free": True, "width": 63}, "width"),
+        ({"free": True, "width": 513}, "width"),
+        ({"free": True, "width": 100.5}, "width"),
+        ({"free": True, "steps": 15}, "steps"),
+        ({"width, cropped": 100}, "unknown field"),
+    ],
+)
+def test_other_sizes_are_refused(raw, field):
+    """Limits stay, and other multiples are not meant."""
+    with pytest.raises(InvalidInput, match=f"^invalid_input: {field} "):
+        parse(raw, ANY_SIZE)
