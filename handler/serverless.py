@@ -1,31 +1,51 @@
 """The RunPod boundary: jobs from the SDK's loop in, replies out. Translates, decides nothing."""
 
 import asyncio
+import functools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from handler.comfyui.client import OnProgress
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
 from handler.errors import GenerationError, ModelMissing
 from handler.job import reply
+from handler.job.progress import JobProgress, OnProgress
 from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 
+UPDATE_S = 1.0  # between two reports of a job's progress
+UPDATE_GRACE_S = 2.0  # at its end, for one that is being sent
 LEAVE_GRACE_S = 15.0  # for the SDK to report the last job and to end by itself
 
 log = logging.getLogger(__name__)
 
 RunPodJob = Mapping[str, Any]
+SendProgress = Callable[[RunPodJob, JobProgress], Awaitable[None]]
 Handler = Callable[[RunPodJob], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | None = None) -> Handler:
+async def send_progress(job: RunPodJob, progress: JobProgress) -> None:
+    """Sends the progress of a job to RunPod, whose /status then has it as `output`; a failure is only logged."""
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async with AsyncClientSession() as session:
+        await send_result(session, {"status": "IN_PROGRESS", "output": asdict(progress)}, job)
+
+
+def make_handler(runner: Runner, settings: Settings, send: SendProgress | None = None) -> Handler:
     """Returns the handler for `runpod.serverless.start`.
+
+    Args:
+        runner: runs the jobs.
+        settings: this worker's.
+        send: sends the progress of a job, at most once a second, and never after the handler has returned; None if
+            no one wants to know.
 
     The handler returns the reply of handler.job.reply, or `{"error": "code: message"}`. It raises only
     asyncio.CancelledError, with which the SDK ends a cancelled or timed-out job; by then the run has been
@@ -34,7 +54,7 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
 
     shape = reply.Shape.of(settings)
 
-    def run(job: RunPodJob, deadline: Deadline) -> dict[str, Any]:
+    def run(job: RunPodJob, deadline: Deadline, on_progress: OnProgress) -> dict[str, Any]:
         job_id = str(job.get("id"))
         try:
             with reported(job_id):
@@ -46,15 +66,48 @@ def make_handler(runner: Runner, settings: Settings, on_progress: OnProgress | N
 
     async def handle(job: RunPodJob) -> dict[str, Any]:
         deadline = Deadline(settings.job_timeout_s)
-        work = asyncio.create_task(asyncio.to_thread(run, job, deadline))
+        latest = _Latest()
+        work = asyncio.create_task(asyncio.to_thread(run, job, deadline, latest.set))
+        updates = None if send is None else asyncio.create_task(latest.send_until(work, functools.partial(send, job)))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             deadline.cancel()
             await asyncio.wait([work])
             raise
+        finally:
+            if updates is not None:
+                await _end(updates)
 
     return handle
+
+
+class _Latest:
+    """The progress of a job that is running in another thread."""
+
+    def __init__(self) -> None:
+        self._progress: JobProgress | None = None
+
+    def set(self, progress: JobProgress) -> None:
+        self._progress = progress
+
+    async def send_until(self, work: asyncio.Task[Any], send: Callable[[JobProgress], Awaitable[None]]) -> None:
+        """Sends the progress whenever it has changed, at most once in UPDATE_S, until `work` ends."""
+        sent = None
+        while not work.done():
+            if self._progress is not None and self._progress != sent:
+                sent = self._progress
+                await send(sent)
+            await asyncio.wait([work], timeout=UPDATE_S)
+
+
+async def _end(updates: asyncio.Task[None]) -> None:
+    """Waits for an update that is being sent, since it must not arrive after the result; then gives it up."""
+    await asyncio.wait([updates], timeout=UPDATE_GRACE_S)
+    updates.cancel()
+    await asyncio.wait([updates])
+    if not updates.cancelled() and (error := updates.exception()) is not None:
+        log.warning("progress not sent", extra={"reason": repr(error)})
 
 
 class LeavingWorker:

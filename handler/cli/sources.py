@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from handler.cli.api import Api, Refused, download
-from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import InvalidInput
 from handler.job.generate import Generator
+from handler.job.progress import JobProgress
 from handler.job.runner import Job, Runner, reported
 from handler.settings import Settings
 from handler.workflow.parameters import SHOWN_FAULTS, Request
@@ -58,9 +58,9 @@ class Local:
     def draw(self, number: int, on_step: OnStep) -> Result:
         """Raises GenerationError if there is no picture."""
 
-        def show(run: Run) -> None:
-            if run.progress is not None:
-                on_step(run.progress.value, run.progress.maximum)
+        def show(progress: JobProgress) -> None:
+            if progress.steps:
+                on_step(progress.step, progress.steps)
 
         with reported("local"):
             job = Job("local", self._requests[number])
@@ -100,7 +100,7 @@ class Remote:
             match job:
                 case {"status": "COMPLETED", "output": dict(output)}:
                     return self._result(output)
-                case {"status": "IN_PROGRESS", "output": {"step": int(value), "steps": int(steps)}}:
+                case {"status": "IN_PROGRESS", "output": {"step": int(value), "steps": int(steps)}} if steps:
                     on_step(value, steps)
                 case {"status": "IN_QUEUE" | "IN_PROGRESS"}:
                     pass

@@ -10,6 +10,7 @@ from typing import Any
 from handler.deadline import Deadline
 from handler.errors import GenerationError, NotTransparent, WorkflowInvalid
 from handler.job.generate import Generator
+from handler.job.progress import JobProgress
 from handler.settings import Settings
 from handler.workflow.workflow import Workflow
 
@@ -80,9 +81,9 @@ def draw(reference: Reference, generator: Generator, settings: Settings, on_step
         generator: with ALPHA_CHECK=accept, so that a picture that is not transparent can be looked at.
     """
 
-    def show(run: Any) -> None:
-        if run.progress is not None:
-            on_step(run.progress.value, run.progress.maximum)
+    def show(progress: JobProgress) -> None:
+        if progress.steps:
+            on_step(progress.step, progress.steps)
 
     try:
         request = generator.parse(reference.request)

@@ -46,7 +46,9 @@ def worker(context: typer.Context) -> None:
         generator = Generator(profiles.load(settings), comfyui, settings)
         buckets = Buckets(settings)
         buckets.begin_check()
-        handle = serverless.make_handler(Runner(generator, buckets), settings)
+        reports = os.environ.get("RUNPOD_WEBHOOK_POST_OUTPUT") and not is_test
+        send = serverless.send_progress if reports else None
+        handle = serverless.make_handler(Runner(generator, buckets), settings, send)
         if not is_test:  # a test input may be refused, for which ComfyUI is not needed
             comfyui.begin()
         # By default the SDK logs each reply in full.

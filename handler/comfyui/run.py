@@ -86,6 +86,7 @@ class Run:
         accepted: whether ComfyUI has accepted the graph.
         unanswered: how many questions about it ComfyUI has left unanswered since its last answer.
         finished: whether ComfyUI is done with the run.
+        node: id of the node that runs; None before the first and after the last.
         from_history: whether that is known from /history instead of the websocket.
     """
 
@@ -100,14 +101,14 @@ class Run:
     unanswered: int = 0
     finished: bool = False
     from_history: bool = False
-    _node: str | None = None
+    node: str | None = None
     _since_s: float = 0.0
 
     def receive(self, frame: Message | PictureFrame | None, at_s: float) -> None:
         """Processes the next frame, which arrived at `at_s` on a monotonic clock, in seconds."""
         self.unanswered = 0
         match frame:
-            case PictureFrame(encoded) if self._node == self.output_node:
+            case PictureFrame(encoded) if self.node == self.output_node:
                 self.pictures.append(encoded)
             case Message(kind, data) if data.get("prompt_id") == self.prompt_id:
                 self._take(kind, data, at_s)
@@ -148,9 +149,9 @@ class Run:
                 self._fail(kind, data)
 
     def _enter(self, node: str | None, at_s: float) -> None:
-        if self._node is not None:
-            self.seconds[self._node] = self.seconds.get(self._node, 0.0) + at_s - self._since_s
-        self._node, self._since_s = node, at_s
+        if self.node is not None:
+            self.seconds[self.node] = self.seconds.get(self.node, 0.0) + at_s - self._since_s
+        self.node, self._since_s = node, at_s
         self.progress = None
         self.finished = node is None
 

@@ -2,14 +2,13 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import handler
-from handler.comfyui.client import ComfyClient, OnProgress
+from handler.comfyui.client import ComfyClient
 from handler.comfyui.machine import on_cpu
 from handler.comfyui.process import ComfyProcess
-from handler.comfyui.recovery import Attempts
 from handler.comfyui.run import Run
 from handler.deadline import Deadline
 from handler.errors import (
@@ -25,7 +24,9 @@ from handler.errors import (
     WorkflowRejected,
 )
 from handler.job import alpha_check, fitness, formats, seeds
+from handler.job.drawing import Drawing, PlannedPicture
 from handler.job.picture import Picture, new_filename, stage_seconds
+from handler.job.progress import OnProgress, Stage
 from handler.settings import Settings
 from handler.weights import embeddings, locate
 from handler.workflow.graph import Graph
@@ -66,24 +67,25 @@ class Generator:
         """Returns the picture that the request asks for, the first one if it asks for several; see `draw`."""
         return self.draw(self.plan(request)[0], deadline, on_progress)
 
-    def plan(self, request: Request) -> list["PlannedPicture"]:
+    def plan(self, request: Request) -> list[PlannedPicture]:
         """Returns the pictures that the request asks for, for `draw`; at least one."""
         workflow = self.workflow.named(request.values.get(CHOICE))
-        return [PlannedPicture(workflow, request, draw) for draw in seeds.draws(request, workflow.parameters)]
+        draws = seeds.draws(request, workflow.parameters)
+        return [PlannedPicture(workflow, request, draw, image) for image, draw in enumerate(draws, 1)]
 
-    def draw(self, planned: "PlannedPicture", deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
+    def draw(self, planned: PlannedPicture, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
         """Returns a picture.
 
         Args:
             planned: what to draw.
             deadline: when to give up.
-            on_progress: called with the run after each message of ComfyUI.
+            on_progress: called with each change.
 
         Raises:
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the reason why there is no picture; the next job works.
         """
-        drawing = _Drawing(planned, deadline, on_progress, Attempts(planned.request), time.monotonic())
+        drawing = Drawing(planned, deadline, on_progress)
         self._check_machine(planned.workflow)
         self._check_embeddings(planned)
         values, spare = planned.random.values, planned.random.spare
@@ -99,7 +101,7 @@ class Generator:
         verdict = {"passed": fault is None, **({} if fault is None else {"reason": fault}), **refused}
         return replace(picture, info={**picture.info, "alpha_check": verdict})
 
-    def _picture(self, drawing: "_Drawing", random_values: seeds.Values) -> tuple[Picture, str | None]:
+    def _picture(self, drawing: Drawing, random_values: seeds.Values) -> tuple[Picture, str | None]:
         """Returns a picture, and why it is not a transparent one: None if it is."""
         workflow = drawing.planned.workflow
         graph = workflow.render({**drawing.planned.request.values, **random_values})
@@ -158,7 +160,7 @@ class Generator:
     def _embedding_fault(self, name: str) -> str | None:
         return embeddings.fault(name, self.workflow.models, self.settings)
 
-    def _check_embeddings(self, planned: "PlannedPicture") -> None:
+    def _check_embeddings(self, planned: PlannedPicture) -> None:
         """Raises InvalidInput if an embedding has vanished while the job was queued; ComfyUI would draw without it."""
         values = planned.request.values
         named = [parameter for parameter in planned.workflow.parameters if parameter.name in values]
@@ -167,7 +169,7 @@ class Generator:
         ]:
             raise InvalidInput(faults)
 
-    def _draw(self, graph: Graph, drawing: "_Drawing") -> tuple[Run, ComfyClient, float]:
+    def _draw(self, graph: Graph, drawing: Drawing) -> tuple[Run, ComfyClient, float]:
         """Runs the graph until there is a picture, or an error that another attempt cannot cure.
 
         Returns the run, the ComfyUI that it ran on, and when that was ready, on the monotonic clock.
@@ -176,11 +178,14 @@ class Generator:
         if self.settings.embed_workflow:
             graph, chunks = drawing.planned.workflow.with_metadata(graph)
         while True:
+            if not self.comfyui.is_ready:
+                drawing.begin(Stage.STARTING)
             client = self._client(drawing.deadline)
+            drawing.begin(Stage.LOADING)
             ready_s = time.monotonic()
             try:
                 output_node = drawing.planned.workflow.output_node
-                run = client.run(graph, output_node, drawing.deadline, drawing.on_progress, chunks)
+                run = client.run(graph, output_node, drawing.deadline, drawing.follow, chunks)
                 run.result()
             except GenerationError as exc:
                 self.comfyui.recover(client, self._cause(exc, drawing.planned.workflow), drawing.attempts)
@@ -197,27 +202,3 @@ class Generator:
                 missing.__cause__ = error
                 return missing
         return error
-
-
-@dataclass(frozen=True)
-class PlannedPicture:
-    """A picture to draw.
-
-    Attributes:
-        workflow: what it is drawn with, also if the generator uses another one by then.
-        request: the request that asks for it, and maybe for others.
-        random: its random values.
-    """
-
-    workflow: Workflow
-    request: Request
-    random: seeds.Draw
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    planned: PlannedPicture
-    deadline: Deadline
-    on_progress: OnProgress | None
-    attempts: Attempts
-    started_s: float

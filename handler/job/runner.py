@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from handler import logs
-from handler.comfyui.client import OnProgress
 from handler.deadline import Deadline
 from handler.errors import GenerationError, InternalError, InvalidInput, JobCancelled, NotTransparent
 from handler.job import reply
@@ -15,6 +14,7 @@ from handler.job.bucket import Bucket, BucketUnavailable
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.picture import MissingPicture, Outcome, Picture, PictureFacts
+from handler.job.progress import OnProgress
 from handler.workflow.parameters import Request
 
 log = logging.getLogger(__name__)

@@ -2,21 +2,24 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from handler.errors import GenerationError
 from handler.job import reply
 from handler.job.formats import MEDIA_TYPES, media_type
-from handler.server import job_list
+from handler.job.picture import Outcome
+from handler.server import events, job_list
 from handler.server.errors import NotFound
-from handler.server.job_record import Status
+from handler.server.job_record import JobRecord, Status
 from handler.server.openapi import GENERAL, SUBMITTING, Docs, error_docs, json_body
-from handler.server.protocol import INPUT, Txt2ImgReply
+from handler.server.protocol import INPUT, JobDone, Progress, Txt2ImgReply
 from handler.server.request_body import JsonObjectOf
-from handler.server.service import ServiceOf
+from handler.server.service import Service, ServiceOf
 from handler.server.waiting import draw, picture_url
 
 YEAR_S = 31_536_000
@@ -30,7 +33,17 @@ FILE_DOCS: Docs = {
     416: {"description": "`Range` is outside the picture"},
 }
 
+EVENT_DOCS: Docs = error_docs(*GENERAL, NotFound)
+
 router = APIRouter()
+
+
+async def _job(service: ServiceOf, job_id: str) -> JobRecord:
+    """Finds the job before the response begins, so that an unknown one is an error."""
+    return await asyncio.to_thread(service.store.get, job_id)
+
+
+JobOf = Annotated[JobRecord, Depends(_job)]
 
 
 @router.post(
@@ -41,7 +54,26 @@ router = APIRouter()
 )
 async def txt2img(service: ServiceOf, request: Request, body: JsonObjectOf) -> Txt2ImgReply:
     """Generates pictures and responds with their URLs. Closing the connection cancels the job."""
-    outcome = await draw(service, request, body)
+    return _reply(service, request, await draw(service, request, body))
+
+
+@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, responses=EVENT_DOCS)
+async def job_events(service: ServiceOf, request: Request, record: JobOf) -> AsyncIterator[ServerSentEvent]:
+    """A job's progress as server-sent events: `progress` with each change, and `done` when it has finished."""
+    async for change in events.changes(service, record.id):
+        if isinstance(change, Progress):
+            yield ServerSentEvent(event="progress", data=change.model_dump(mode="json", exclude_none=True))
+        else:
+            outcome = change.outcome
+            done = JobDone(
+                status=change.status,
+                error=change.error,
+                output=None if outcome is None else _reply(service, request, outcome),
+            )
+            yield ServerSentEvent(event="done", data=done.model_dump(mode="json", exclude_none=True))
+
+
+def _reply(service: Service, request: Request, outcome: Outcome) -> Txt2ImgReply:
     first = outcome.first
     urls = [picture_url(service, request, picture) for picture in outcome.pictures]
     images = [{"url": url} | reply.picture_entry(each) for url, each in zip(urls, outcome.pictures, strict=True)]

@@ -68,6 +68,17 @@ def newest(database: JobDatabase, limit: int, status: Status | None = None) -> J
     return JobList(jobs=[ListedJob(**{**row, "prompt": _text(row["prompt"])}) for row in rows])
 
 
+def position(database: JobDatabase, job_id: str) -> int | None:
+    """Returns a queued job's place in the queue, 1 is next; None if it is not queued; raises like `newest`."""
+    with database.transaction() as db:
+        row = db.execute(
+            "SELECT (SELECT count(*) FROM jobs AS other WHERE other.status = job.status AND other.number <= job.number)"
+            " FROM jobs AS job WHERE id = ? AND status = ?",
+            (job_id, Status.IN_QUEUE),
+        ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def _text(prompt: Any) -> str | None:
     """Returns the prompt, shortened; None if the request, which may have been invalid, has no text there."""
     return prompt[:PROMPT_CHARACTERS] if isinstance(prompt, str) else None

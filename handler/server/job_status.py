@@ -1,33 +1,33 @@
 """A stored job in the shape of RunPod's API."""
 
-from handler.comfyui.run import Progress
 from handler.job import reply
 from handler.job.picture import PictureFacts
+from handler.job.progress import JobProgress
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord
 from handler.server.picture_store import PictureStore
-from handler.server.protocol import JobStatus, PictureReply, Step
+from handler.server.protocol import JobStatus, PictureReply, Progress
 
 
 def status_of(
-    record: JobRecord, pictures: PictureStore, shape: reply.Shape, progress: Progress | None = None
+    record: JobRecord, pictures: PictureStore, shape: reply.Shape, progress: JobProgress | None = None
 ) -> JobStatus:
     """Returns what /status responds with; reads the picture of a completed job.
 
     Args:
         shape: of the reply.
-        progress: of a running job, None before its first step.
+        progress: of a running job.
 
     Raises:
         NotFound: the picture has expired.
         ReplyTooLarge: the picture does not fit into a reply.
     """
-    output: PictureReply | Step | None = None
+    output: PictureReply | Progress | None = None
     if record.outcome is not None:
         encoded = [_content(picture, pictures) for picture in record.outcome.pictures]
         output = PictureReply.model_validate(reply.build(record.outcome, encoded, shape))
     elif progress is not None:
-        output = step(progress)
+        output = progress_of(progress)
     return JobStatus(
         id=record.id,
         status=record.status,
@@ -48,6 +48,6 @@ def _content(picture: PictureFacts, pictures: PictureStore) -> bytes | None:
     return encoded
 
 
-def step(progress: Progress) -> Step:
+def progress_of(progress: JobProgress) -> Progress:
     """Returns progress as callers see it."""
-    return Step(step=progress.value, steps=progress.maximum)
+    return Progress(**vars(progress))

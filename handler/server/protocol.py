@@ -6,6 +6,7 @@ import httpx
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field
 
 from handler.job.buckets import JobBucket
+from handler.job.progress import Stage
 from handler.server.job_record import Status
 
 WEEK_MS = 7 * 86_400_000
@@ -14,6 +15,7 @@ FILENAME = "alpha_1795285203_5f2a9c.png"
 IMAGES = "all pictures; present if the request has num_images"
 MISSING = "pictures that could not be made; absent if there are none"
 INPUT = {"prompt": "a red apple, high quality", "seed": 12345}
+PROGRESS = {"stage": Stage.SAMPLING, "step": 7, "steps": 20, "image": 1, "images": 1}
 RUN_REQUESTS = {
     "a picture": {"input": INPUT},
     "with limits and a webhook": {
@@ -78,11 +80,17 @@ class Accepted(BaseModel):
     status: Status
 
 
-class Step(BaseModel):
-    """The sampler's progress."""
+class Progress(BaseModel):
+    """How far a job is."""
 
-    step: int
-    steps: int
+    model_config = _example(**PROGRESS)
+
+    stage: Stage
+    position: int | None = Field(None, description="place in the queue, 1 is next; only of a queued job")
+    step: int = Field(0, description="the sampler's last step of this picture, 0 before the first")
+    steps: int = Field(0, description="number of the sampler's steps, 0 before the first")
+    image: int = Field(1, description="which picture is drawn, from 1")
+    images: int = Field(1, description="number of pictures of the job")
 
 
 class ListedImage(BaseModel):
@@ -143,18 +151,20 @@ class JobStatus(BaseModel):
     status: Status
     delay_ms: int | None = Field(None, serialization_alias="delayTime", description="ms in the queue")
     execution_ms: int | None = Field(None, serialization_alias="executionTime", description="ms on the worker")
-    output: PictureReply | Step | None = Field(None, description="the result; while the job runs, its progress")
+    output: PictureReply | Progress | None = Field(None, description="the result; while the job runs, its progress")
     error: str | None = Field(None, description="code: message")
 
 
 class StreamItem(BaseModel):
-    output: Step
+    """A change."""
+
+    output: Progress
 
 
 class Stream(BaseModel):
     """Progress since the last request."""
 
-    model_config = _example(status=Status.IN_PROGRESS, stream=[{"output": {"step": 7, "steps": 20}}])
+    model_config = _example(status=Status.IN_PROGRESS, stream=[{"output": PROGRESS}])
 
     status: Status
     stream: list[StreamItem]
@@ -218,6 +228,15 @@ class Txt2ImgReply(BaseModel):
     info: str = Field(description="how the picture was made, as JSON text")
     images: list[ListedImage] | None = Field(None, description=IMAGES)
     missing: list[MissingImage] | None = Field(None, description=MISSING)
+
+
+class JobDone(BaseModel):
+    """How a job ended: the last event of its progress."""
+
+    stage: Literal[Stage.DONE] = Stage.DONE
+    status: Status
+    output: Txt2ImgReply | None = Field(None, description="the pictures, of a completed job")
+    error: str | None = Field(None, description="code: message")
 
 
 class ErrorDetails(BaseModel):

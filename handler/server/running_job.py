@@ -3,15 +3,15 @@
 import asyncio
 import collections
 
-from handler.comfyui.run import Progress, Run
 from handler.deadline import Deadline
 from handler.job import reply
 from handler.job.picture import Outcome
+from handler.job.progress import JobProgress, Stage
 from handler.job.runner import Job, Runner, reported
 from handler.server.job_record import JobRecord
 from handler.workflow.parameters import Request
 
-STREAMED_STEPS = 256
+STREAMED_CHANGES = 1024
 
 
 class RunningJob:
@@ -22,7 +22,7 @@ class RunningJob:
         deadline: when it gives up.
         is_cancelled: whether a caller cancelled it.
         finished: set when it is no longer on the worker.
-        progress: the sampler's last step; None before the first.
+        progress: how far it is.
     """
 
     def __init__(self, record: JobRecord, request: Request | None, timeout_s: float, now_s: float) -> None:
@@ -40,18 +40,18 @@ class RunningJob:
         self.deadline = Deadline(max(0.0, min(limits_s)))
         self.is_cancelled = False
         self.finished = asyncio.Event()
-        self.progress: Progress | None = None
+        self.progress = JobProgress(Stage.STARTING)
         self._record = record
         self._request = request
-        self._unread: collections.deque[Progress] = collections.deque(maxlen=STREAMED_STEPS)
+        self._unread: collections.deque[JobProgress] = collections.deque(maxlen=STREAMED_CHANGES)
 
     def cancel(self) -> None:
         """Cancels it for a caller; a shutdown cancels only its deadline."""
         self.is_cancelled = True
         self.deadline.cancel()
 
-    def read_progress(self) -> list[Progress]:
-        """Returns the sampler's steps since the last call."""
+    def read_progress(self) -> list[JobProgress]:
+        """Returns the changes since the last call."""
         unread = list(self._unread)
         self._unread.clear()
         return unread
@@ -70,7 +70,6 @@ class RunningJob:
                 reply.check_size(outcome, encoded, shape)
         return encoded, outcome
 
-    def _on_progress(self, run: Run) -> None:
-        if run.progress is not None and run.progress != self.progress:
-            self.progress = run.progress
-            self._unread.append(run.progress)
+    def _on_progress(self, progress: JobProgress) -> None:
+        self.progress = progress
+        self._unread.append(progress)

@@ -10,7 +10,7 @@ from handler.errors import InvalidInput
 from handler.job.reply import Shape
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRecord, JobRequest, Status
-from handler.server.job_status import status_of, step
+from handler.server.job_status import progress_of, status_of
 from handler.server.openapi import CHANGING, GENERAL, SUBMITTING, error_docs, json_body
 from handler.server.protocol import (
     RUN_REQUESTS,
@@ -84,13 +84,13 @@ async def status_sync(
     return await _status(service, record)
 
 
-@router.get("/stream/{job_id}", responses=error_docs(*GENERAL, NotFound))
+@router.get("/stream/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
 async def stream(service: ServiceOf, job_id: str) -> Stream:
-    """A running job's steps since the last request. Its result is at /status."""
+    """A running job's progress since the last request. Its result is at /status."""
     record = await _find(service, job_id)
     running = service.dispatcher.running_job(job_id)
-    steps = running.read_progress() if running is not None else []
-    return Stream(status=record.status, stream=[StreamItem(output=step(progress)) for progress in steps])
+    changes = running.read_progress() if running is not None else []
+    return Stream(status=record.status, stream=[StreamItem(output=progress_of(change)) for change in changes])
 
 
 @router.post("/cancel/{job_id}", responses=error_docs(*CHANGING, NotFound))

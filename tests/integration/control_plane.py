@@ -19,13 +19,14 @@ class ControlPlane(LoopbackServer):
         poll_s: how long a poll waits for a job or a stop signal.
         body_after_s: how long after its headers a job is sent.
         taken: ids of the jobs that were handed out.
+        progress: (job id, progress) of each report while a job runs.
         pings: query of each ping, in which the worker reports its jobs or that it is unhealthy.
     """
 
     def __init__(self):
         self.poll_s, self.body_after_s = 0.5, 0.0
         self.results = queue.Queue()
-        self.taken, self.pings = [], []
+        self.taken, self.pings, self.progress = [], [], []
         self._jobs, self._stops = queue.Queue(), queue.Queue()
 
     def submit(self, job_id, job_input):
@@ -86,7 +87,11 @@ class ControlPlane(LoopbackServer):
 
     async def _done(self, request):
         body = await request.read()
-        self.results.put((urllib.parse.unquote(request.match_info["id"]), json.loads(body), len(body)))
+        job_id, posted = urllib.parse.unquote(request.match_info["id"]), json.loads(body)
+        if posted.get("status") == "IN_PROGRESS":
+            self.progress.append((job_id, posted["output"]))
+        else:
+            self.results.put((job_id, posted, len(body)))
         return web.Response()
 
     async def _ping(self, request):

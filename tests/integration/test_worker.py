@@ -109,6 +109,8 @@ def test_the_sdk_loop():
 
             runpod.submit("stopped", {"prompt": "x", "width": 512, "height": 512, "num_inference_steps": 60})
             time.sleep(2)
+            progress = [progress for job_id, progress in runpod.progress if job_id == "stopped"]
+            assert {"loading", "sampling"} >= {each["stage"] for each in progress} != set()
             runpod.stop("stopped")
             runpod.submit("after", small)
             job_id, posted, _ = runpod.result(30)

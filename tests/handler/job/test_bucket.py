@@ -17,7 +17,7 @@ from handler.errors import InvalidInput
 from handler.job import buckets as choice
 from handler.job.bucket import REGION_HOST, Bucket, BucketUnavailable, endpoint
 from handler.job.buckets import Buckets, own_bucket
-from handler.job.generate import PlannedPicture
+from handler.job.drawing import PlannedPicture
 from handler.job.picture import Picture
 from handler.job.runner import Runner
 from handler.settings import Settings

@@ -4,11 +4,11 @@ import contextlib
 import socket
 import threading
 
-from handler.comfyui.run import Progress, Run
 from handler.errors import NodeFailed, NotTransparent
 from handler.job import profiles, seeds
-from handler.job.generate import PlannedPicture
+from handler.job.drawing import PlannedPicture
 from handler.job.picture import Picture
+from handler.job.progress import JobProgress, Stage
 from handler.job.runner import Runner
 from handler.server.background import Background
 from handler.server.dispatcher import Dispatcher
@@ -88,7 +88,7 @@ class Painter:
             raise RuntimeError("/home/somebody/secret")
         if prompt == "steps":
             for step in (1, 2):
-                on_progress(Run("id", "node", progress=Progress("Sampler", step, 20)))
+                on_progress(JobProgress(Stage.SAMPLING, step, 20))
             while not self.go_on.is_set():
                 deadline.sleep(0.01)
         seconds = {"Sampler": 0.5, "total": 0.6}

@@ -4,7 +4,7 @@ import base64
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from calls import JOBS, TXT2IMG, error, status, submit, when
+from calls import JOBS, TXT2IMG, error, status, submit, until, when
 from painter import PNG
 
 
@@ -161,11 +161,10 @@ def test_a_job_that_runs_too_long_times_out(client):
 def test_progress_is_in_status_and_in_stream(client):
     """/status returns the last step every time, /stream returns each step once."""
     job_id = submit(client, "steps")
-    while "output" not in (job := status(client, job_id)):
-        time.sleep(0.01)
-    assert job["output"]["steps"] == 20
+    until(lambda: status(client, job_id).get("output", {}).get("step") == 2)
     chunks = client.get(f"{JOBS}/stream/{job_id}").json()
-    assert chunks["stream"] == [{"output": {"step": 1, "steps": 20}}, {"output": {"step": 2, "steps": 20}}]
+    first = {"stage": "sampling", "step": 1, "steps": 20, "image": 1, "images": 1}
+    assert chunks["stream"] == [{"output": first}, {"output": first | {"step": 2}}]
     assert client.get(f"{JOBS}/stream/{job_id}").json() == {"status": "IN_PROGRESS", "stream": []}
     client.painter.go_on.set()
     when(client, job_id, "COMPLETED")
