@@ -4,6 +4,7 @@ One class per audience. A new setting goes into the class of the people who set 
 it, and `scripts/hub` writes what a RunPod endpoint can set into .runpod/hub.json.
 """
 
+import base64
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +20,7 @@ SWITCH = {
 }  # WARM_UP was a boolean once
 # Folders of characters that S3 and URLs take as they are; none begins with a dot.
 BUCKET_PREFIX = r"^(?:[A-Za-z0-9_!*'(){}-][A-Za-z0-9_!.*'(){}-]*(?:/|$))*$"
+WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 -- of the Standard Webhooks specification
 BUCKET_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$"
 
 
@@ -176,6 +178,14 @@ class ServerSettings(_FromEnvironment):
     public_url: AnyHttpUrl | None = Field(
         None, description="the server's URL in replies, if callers reach it under another address"
     )
+    picture_url_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="signs picture URLs if there are API_KEYS; by default one kept in DATA_DIR",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="signs webhooks: whsec_ and 24 to 64 bytes in base64; by default one kept in DATA_DIR"
+    )
     cors_origins: str = Field(
         "", description="origins of web pages elsewhere that may use the server, separated by commas"
     )
@@ -196,6 +206,19 @@ class ServerSettings(_FromEnvironment):
     def origins(self) -> list[str]:
         """Returns the origins of CORS_ORIGINS, as browsers write them."""
         return [part.strip().lower() for part in self.cors_origins.split(",") if part.strip()]
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_a_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            prefix, _, text = value.get_secret_value().partition("_")
+            try:
+                key = base64.b64decode(text, validate=True)
+            except ValueError:
+                key = b""
+            if f"{prefix}_" != WEBHOOK_SECRET_PREFIX or not 24 <= len(key) <= 64:
+                raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+        return value
 
     @model_validator(mode="after")
     def _origins_are_origins(self) -> Self:

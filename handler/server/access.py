@@ -10,9 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler.server.error_responses import error_response
 from handler.server.errors import BadRequest, ForeignOrigin, Unauthorized
+from handler.server.signing import UrlSigner
 
-OPEN_PATHS = ("/ping", "/")
-OPEN_FOLDER = "/page/"  # the web page's styles and scripts
+OPEN_PATHS = ("/ping", "/", "/docs", "/openapi.json")
+OPEN_FOLDERS = ("/page/", "/static-offline-docs/")  # styles and scripts of the web page and of /docs
+FILES_PATH = "/alpha/v1/file/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REPEATED_SLASHES = re.compile("//+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -33,14 +35,15 @@ def origin_of(url: AnyHttpUrl) -> str:
 
 
 class KeyCheck:
-    """Rejects requests without a valid key, except to the web page and /ping."""
+    """Rejects requests without a valid key, except to what is open and to pictures with a signed URL."""
 
-    def __init__(self, app: ASGIApp, keys: list[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: list[str], signer: UrlSigner) -> None:
         self._app = app
+        self._signer = signer
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._has_key(scope):
+        if scope["type"] == "http" and not (self._is_open(scope) or self._has_key(scope)):
             response = error_response(
                 Unauthorized("the header Authorization must be Bearer and an API key of this server")
             )
@@ -49,6 +52,13 @@ class KeyCheck:
             return
         await self._app(scope, receive, send)
 
+    def _is_open(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+            return True
+        is_picture = path.startswith(FILES_PATH) and scope["method"] in SAFE_METHODS
+        return is_picture and self._signer.is_valid(path.removeprefix(FILES_PATH), scope["query_string"])
+
     def _has_key(self, scope: Scope) -> bool:
         sent = dict(scope["headers"]).get(b"authorization", b"")
         scheme, blank, key = sent.strip().partition(b" ")
@@ -56,10 +66,6 @@ class KeyCheck:
             scheme, key = b"bearer", scheme
         found = [hmac.compare_digest(key.strip(), own) for own in self._keys]
         return scheme.lower() == b"bearer" and any(found)
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 class PlainPaths:

@@ -53,7 +53,7 @@ def make_app(service: Service) -> FastAPI:
     openapi.install(app, service.input_schema)
     keys = settings.keys()
     if keys:
-        app.add_middleware(KeyCheck, keys=keys)
+        app.add_middleware(KeyCheck, keys=keys, signer=service.signer)
     elif is_loopback(settings.listen_host):
         own = [settings.public_url.host] if settings.public_url and settings.public_url.host else []
         app.add_middleware(HostCheck, names=[*LOOPBACK, *own])

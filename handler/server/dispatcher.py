@@ -43,7 +43,7 @@ class Dispatcher:
         self._store = store
         self._runner = runner
         self._pictures = pictures
-        self._webhooks = Webhooks(store, pictures, reply.Shape.of(settings))
+        self._webhooks = Webhooks(store, pictures, settings)
         self._settings = settings
         self._metrics = metrics
         self._requests: dict[str, Request] = {}  # of queued jobs, so that their input is checked only once

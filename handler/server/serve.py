@@ -32,6 +32,7 @@ from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
 from handler.server.service import Service
+from handler.server.signing import UrlSigner
 from handler.server.workflow_watch import WorkflowWatch
 from handler.settings import Settings
 
@@ -93,6 +94,7 @@ def serve(generator: Generator, settings: Settings) -> None:
                 pictures=pictures,
                 metrics=metrics,
                 readiness=Readiness(partial(preparation.prepare, generator), comfyui),
+                signer=UrlSigner.of(settings),
                 input_schema=generator.input_schema,
                 watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),
             )

@@ -12,6 +12,7 @@ from handler.server.job_store import JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
+from handler.server.signing import UrlSigner
 from handler.server.workflow_watch import WorkflowWatch
 from handler.settings import Settings
 
@@ -21,6 +22,7 @@ class Service:
     """The parts of one server.
 
     Attributes:
+        signer: signs picture URLs.
         input_schema: returns the JSON Schema of a job's input.
         watch: takes over changes of the stored workflow.
     """
@@ -32,6 +34,7 @@ class Service:
     pictures: PictureStore
     metrics: Metrics
     readiness: Readiness
+    signer: UrlSigner
     input_schema: Callable[[], dict[str, Any]]
     watch: WorkflowWatch
 

@@ -7,6 +7,7 @@ from fastapi import Request
 
 from handler.errors import ComfyUnavailable, JobCancelled
 from handler.job.picture import Outcome, PictureFacts
+from handler.server.access import FILES_PATH
 from handler.server.dispatcher import Dispatcher
 from handler.server.errors import JobFailed
 from handler.server.job_record import AWAITED, JobRecord, JobRequest
@@ -37,9 +38,12 @@ async def draw(service: Service, request: Request, job_input: dict[str, Any]) ->
 
 
 def picture_url(service: Service, request: Request, picture: PictureFacts) -> str:
-    """Returns the URL of a picture in its bucket, or on this server."""
+    """Returns the URL of a picture in its bucket, or on this server, signed if others need a key."""
+    if picture.url is not None:
+        return picture.url
     base = str(service.settings.public_url or request.base_url).rstrip("/")
-    return picture.url or f"{base}/alpha/v1/file/{picture.filename}"
+    query = f"?{service.signer.query(picture.filename)}" if service.settings.keys() else ""
+    return f"{base}{FILES_PATH}{picture.filename}{query}"
 
 
 async def _wait(dispatcher: Dispatcher, job_id: str, request: Request) -> JobRecord:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -18,6 +19,8 @@ from handler.server.job_record import JobRecord
 from handler.server.job_status import status_of
 from handler.server.job_store import JobStore
 from handler.server.picture_store import PictureStore
+from handler.server.signing import WebhookSigner
+from handler.settings import Settings
 
 WEBHOOK_TRIES = 3
 WEBHOOK_WAIT_S = 10.0
@@ -31,10 +34,11 @@ log = logging.getLogger(__name__)
 class Webhooks:
     """Posts the webhooks that are due in the job store. Its methods belong to one event loop."""
 
-    def __init__(self, store: JobStore, pictures: PictureStore, shape: Shape) -> None:
+    def __init__(self, store: JobStore, pictures: PictureStore, settings: Settings) -> None:
         self._store = store
         self._pictures = pictures
-        self._shape = shape
+        self._shape = Shape.of(settings)
+        self._signer = WebhookSigner.of(settings)
         self._job_finished = asyncio.Event()
         self._posts: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(POSTS_AT_ONCE)
@@ -98,11 +102,14 @@ class Webhooks:
     async def _post_once(self, client: httpx.AsyncClient, record: JobRecord) -> None:
         """Posts the job and reads only the response's status; raises httpx.HTTPError if that is not 200."""
         job = await asyncio.to_thread(status_of, record, self._pictures, self._shape)
-        body = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+        body = job.model_dump_json(by_alias=True, exclude_none=True).encode()
+        # A job that is retried has another result, so it is another message.
+        message_id = f"{record.id}-{int(1000 * (record.finished_s or 0))}"
+        headers = {"Content-Type": "application/json", **self._signer.headers(message_id, body, time.time())}
         try:
             async with (
                 asyncio.timeout(WEBHOOK_TIMEOUT_S),
-                client.stream("POST", str(record.request.webhook), json=body) as response,
+                client.stream("POST", str(record.request.webhook), content=body, headers=headers) as response,
             ):
                 status = response.status_code
         except TimeoutError as exc:

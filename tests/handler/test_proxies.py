@@ -143,7 +143,7 @@ def webhook(address, folder):
     store.add_failed("1", JobRequest({}, webhook=f"http://{address}/hook"), 60.0, InvalidInput("no prompt"))
 
     async def post():
-        async with webhooks.Webhooks(store, None, None).running(Background()):
+        async with webhooks.Webhooks(store, None, Settings(data_dir=folder)).running(Background()):
             while store.due_webhooks():
                 await asyncio.sleep(0.01)
 

@@ -18,6 +18,7 @@ from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
 from handler.server.serve import Server
 from handler.server.service import Service
+from handler.server.signing import UrlSigner
 from handler.server.workflow_watch import WorkflowWatch
 
 THIRD = 12  # the seed of the third picture, for a request whose seed is 10
@@ -110,6 +111,7 @@ def painted_service(settings, buckets=None):
         pictures=pictures,
         metrics=metrics,
         readiness=Readiness(lambda: None, Up()),
+        signer=UrlSigner.of(settings),
         input_schema=painter.input_schema,
         watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), painter.use),
     )
