@@ -58,7 +58,7 @@ class Runner:
         if s3_config is not None:
             self._bucket(s3_config)
         if request.number is not None and is_sent_as_base64 and self._bucket(s3_config) is None:
-            width, height = self._generator.workflow.size_of(request)
+            width, height = self._generator.plan(request)[0].workflow.size_of(request)
             most = reply.most_pictures(width, height, reply.Shape.of(self._generator.settings))
             if request.number > most:
                 fault = f"{request.number} pictures of {width}x{height} do not fit into a reply, {most} would"

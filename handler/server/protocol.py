@@ -170,42 +170,6 @@ class Stream(BaseModel):
     stream: list[StreamItem]
 
 
-class Purged(BaseModel):
-    """How many jobs were cancelled."""
-
-    removed: int
-    status: Literal["completed"] = "completed"
-
-
-class JobCounts(BaseModel):
-    """How many of the jobs that are still stored are in which state."""
-
-    completed: int
-    failed: int
-    in_progress: int = Field(serialization_alias="inProgress")
-    in_queue: int = Field(serialization_alias="inQueue")
-    retried: int
-
-
-class WorkerCounts(BaseModel):
-    idle: int
-    running: int
-    initializing: int
-    unhealthy: int
-
-
-class Health(BaseModel):
-    """Counts of jobs and workers, and whether a changed workflow was refused."""
-
-    jobs: JobCounts
-    workers: WorkerCounts
-    workflow_refused: str | None = Field(
-        None,
-        serialization_alias="workflowRefused",
-        description="why the stored workflow on disk is not in use; the last good one is",
-    )
-
-
 class Txt2ImgReply(BaseModel):
     """A picture's URL. It also has the request's random values, such as the seed."""
 

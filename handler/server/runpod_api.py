@@ -9,20 +9,17 @@ from fastapi import Path as UrlPart
 from handler.errors import InvalidInput
 from handler.job.reply import Shape
 from handler.server.errors import Conflict, NotFound, QueueFull
+from handler.server.health import Health, JobCounts, Purged, WorkerCounts
 from handler.server.job_record import JobRecord, JobRequest, Status
 from handler.server.job_status import progress_of, status_of
 from handler.server.openapi import CHANGING, GENERAL, SUBMITTING, error_docs, json_body
 from handler.server.protocol import (
     RUN_REQUESTS,
     Accepted,
-    Health,
-    JobCounts,
     JobStatus,
-    Purged,
     RunRequest,
     Stream,
     StreamItem,
-    WorkerCounts,
 )
 from handler.server.request_body import RunRequestOf
 from handler.server.service import Service, ServiceOf
