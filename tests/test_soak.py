@@ -43,6 +43,7 @@ def test_a_good_job_is_neither_lost_nor_doubled(ledger):
 def test_lost_jobs_are_found(ledger):
     """Without an end, with one that was taken back, or without the post that was promised."""
     ledger.accepted("no end")
+    assert [job.is_over for job in ledger.jobs] == [True, False]
     ledger.accepted("taken back")
     ledger.answered("taken back", DONE, OUTPUT)
     ledger.answered("taken back", Answer(GONE, ""))

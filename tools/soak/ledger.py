@@ -55,7 +55,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        return bool(self.posts if self.is_posted else self.answers)
+        return bool(self.posts) or (bool(self.answers) and not self.is_posted)
 
     @property
     def status(self) -> str:
