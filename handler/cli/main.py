@@ -56,7 +56,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # they have the same effect
     proxies.bypass_for_loopback()
-    app(arguments)
+    app(arguments, prog_name="layerdiffuse-alpha")
 
 
 def _exit(signum: int, _: FrameType | None) -> None:
