@@ -99,10 +99,11 @@ class RunPodSide(ControlPlane):
 
     @staticmethod
     async def _fail(request: web.Request, failure: Failure) -> web.StreamResponse:
-        assert request.transport is not None
+        connection = request.transport
+        assert connection is not None
         if failure == "hang":
-            while not request.transport.is_closing():
+            while not connection.is_closing():
                 await asyncio.sleep(0.1)
         if failure != "500":
-            request.transport.abort()
+            connection.abort()
         return web.Response(status=500)
