@@ -4,7 +4,7 @@ import {call, Fault} from "./api.js";
 
 const KEPT = "layerdiffuse-alpha.jobs";
 const POLL_MS = 150, SLOWEST_POLL_MS = 5000, TRIES = 30;
-const IDLE_POLLS = 6;  // without a new step, before the page asks whether ComfyUI restarts
+const IDLE_POLLS = 6;  // without progress, before the page asks whether ComfyUI restarts
 const sleep = ms => new Promise(done => setTimeout(done, ms));
 
 export const unfinished = () => JSON.parse(localStorage.getItem(KEPT) || "[]");
@@ -40,12 +40,12 @@ export async function follow(job, tell) {
       forget(job);
       throw new Fault(found.error || found.status, 200);
     }
-    const {step, steps} = found.output ?? {};
-    idle = step === last ? idle + 1 : 0;
-    last = step;
-    if (idle > IDLE_POLLS && await isStarting()) tell(steps ? "ComfyUI restarts" : "ComfyUI starts");
-    else if (steps) tell(step < steps ? `step ${step} of ${steps}` : "decoding", step, steps);
-    else tell(found.status === "IN_QUEUE" ? "queued" : "starting");
+    const progress = found.output ?? {stage: "queued"}, seen = JSON.stringify(progress);
+    idle = seen === last ? idle + 1 : 0;
+    last = seen;
+    if (idle > IDLE_POLLS && await isStarting()) tell(progress.steps ? "ComfyUI restarts" : "ComfyUI starts");
+    else if (progress.stage === "sampling") tell(`step ${progress.step} of ${progress.steps}`, progress.step, progress.steps);
+    else tell(progress.stage === "loading" ? "loading the model" : progress.stage);
   }
 }
 
