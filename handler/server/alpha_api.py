@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as UrlPart
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -17,7 +18,7 @@ from handler.server import events, job_list
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord, Status
 from handler.server.openapi import GENERAL, SUBMITTING, Docs, error_docs, json_body
-from handler.server.protocol import INPUT, JobDone, Progress, Txt2ImgReply
+from handler.server.protocol import FILENAME, INPUT, JobDone, JobId, Progress, Txt2ImgReply
 from handler.server.request_body import JsonObjectOf
 from handler.server.service import Service, ServiceOf
 from handler.server.waiting import draw, picture_url
@@ -38,11 +39,12 @@ EVENT_DOCS: Docs = error_docs(*GENERAL, NotFound)
 router = APIRouter()
 
 
-async def _job(service: ServiceOf, job_id: str) -> JobRecord:
+async def _job(service: ServiceOf, job_id: JobId) -> JobRecord:
     """Finds the job before the response begins, so that an unknown one is an error."""
     return await asyncio.to_thread(service.store.get, job_id)
 
 
+Filename = Annotated[str, UrlPart(description="the picture's name, from a reply", examples=[FILENAME])]
 JobOf = Annotated[JobRecord, Depends(_job)]
 
 
@@ -97,7 +99,7 @@ async def jobs(
 
 @router.head("/file/{filename}", include_in_schema=False)
 @router.get("/file/{filename}", response_class=Response, responses=FILE_DOCS | error_docs(*GENERAL, NotFound))
-async def file(service: ServiceOf, request: Request, filename: str) -> Response:
+async def file(service: ServiceOf, request: Request, filename: Filename) -> Response:
     """A picture that /txt2img or a job has generated."""
     found = await asyncio.to_thread(service.pictures.find, filename)
     if found is None:

@@ -40,7 +40,7 @@ class ListedJob(BaseModel):
     created_s: float
     started_s: float | None
     finished_s: float | None
-    error: str | None
+    error: str | None = None
 
 
 class JobList(BaseModel):

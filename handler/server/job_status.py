@@ -6,12 +6,12 @@ from handler.job.progress import JobProgress
 from handler.server.errors import NotFound
 from handler.server.job_record import JobRecord
 from handler.server.picture_store import PictureStore
-from handler.server.protocol import JobStatus, PictureReply, Progress
+from handler.server.protocol import Job, Output, Progress
 
 
 def status_of(
     record: JobRecord, pictures: PictureStore, shape: reply.Shape, progress: JobProgress | None = None
-) -> JobStatus:
+) -> Job:
     """Returns what /status responds with; reads the picture of a completed job.
 
     Args:
@@ -22,13 +22,13 @@ def status_of(
         NotFound: the picture has expired.
         ReplyTooLarge: the picture does not fit into a reply.
     """
-    output: PictureReply | Progress | None = None
+    output: Output | Progress | None = None
     if record.outcome is not None:
         encoded = [_content(picture, pictures) for picture in record.outcome.pictures]
-        output = PictureReply.model_validate(reply.build(record.outcome, encoded, shape))
+        output = Output.model_validate(reply.build(record.outcome, encoded, shape))
     elif progress is not None:
         output = progress_of(progress)
-    return JobStatus(
+    return Job(
         id=record.id,
         status=record.status,
         delay_ms=record.delay_ms,

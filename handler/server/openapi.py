@@ -38,7 +38,7 @@ from handler.server.errors import (
     TooManyConnections,
     Unauthorized,
 )
-from handler.server.protocol import ErrorReply, RunRequest
+from handler.server.protocol import Error, RunRequest
 
 DESCRIPTION = """Text in, truly transparent PNG out.
 
@@ -46,7 +46,14 @@ Two APIs to the same worker: **RunPod's job API** under `/v2/{endpoint}/`, with 
 client written for RunPod only changes its base URL; and the **alpha API**, one request and one response.
 Errors have a stable `code`; `docs/errors.md` lists them.
 """
+TAGS = [
+    {"name": "RunPod's job API", "description": "Jobs: submit one now, ask for its result later."},
+    {"name": "alpha API", "description": "One request, one response; progress; the pictures."},
+    {"name": "OpenAI's image API", "description": "For programs that use OpenAI's clients."},
+    {"name": "operations", "description": "For monitoring."},
+]
 Docs = dict[int | str, dict[str, Any]]
+JOB_INPUT = "JobInput"
 COMPONENTS = "#/components/schemas/{model}"
 MESSAGES: dict[type[LayerdiffuseError], str] = {
     InvalidInput: "prompt is required; seed must be an integer from 0 to 9007199254740991 or null, got true",
@@ -87,7 +94,7 @@ def error_docs(*kinds: type[LayerdiffuseError]) -> Docs:
     docs: Docs = {}
     for kind in dict.fromkeys(kinds):
         response = docs.setdefault(
-            http_status(kind), {"model": ErrorReply, "content": {"application/json": {"examples": {}}}}
+            http_status(kind), {"model": Error, "content": {"application/json": {"examples": {}}}}
         )
         examples = response["content"]["application/json"]["examples"]
         examples[kind.code] = {"value": {"error": {"code": kind.code, "message": MESSAGES[kind], "details": []}}}
@@ -119,17 +126,21 @@ def forget(app: FastAPI) -> None:
 
 
 def _complete(description: dict[str, Any], input_schema: dict[str, Any]) -> None:
+    job_input = {"$ref": COMPONENTS.format(model=JOB_INPUT)}
     for route in description["paths"].values():
         for operation in route.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # FastAPI's own; this server responds with `bad_request`
             content = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if content is not None and content["schema"] == {"type": "object"}:
-                content["schema"] = input_schema
+                content["schema"] = job_input
+            events = operation["responses"].get("200", {}).get("content", {}).get("text/event-stream", {})
+            if "itemSchema" in events:  # of OpenAPI 3.2; tools for 3.1 expect each event's schema here
+                events["schema"] = events.pop("itemSchema")
     envelope = RunRequest.model_json_schema(ref_template=COMPONENTS)
-    envelope["properties"]["input"] = input_schema
+    envelope["properties"]["input"] = job_input
     schemas = description["components"]["schemas"]
-    schemas |= {RunRequest.__name__: envelope, **envelope.pop("$defs")}
+    schemas |= {JOB_INPUT: input_schema, RunRequest.__name__: envelope, **envelope.pop("$defs")}
     for name in ("HTTPValidationError", "ValidationError"):
         del schemas[name]
     description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

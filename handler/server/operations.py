@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from handler.job.buckets import picture_origins
+from handler.server.errors import BadRequest
 from handler.server.openapi import GENERAL, Docs, error_docs
 from handler.server.service import ServiceOf
 
@@ -22,7 +23,7 @@ router = APIRouter()
 
 
 @router.head("/ping", include_in_schema=False)
-@router.get("/ping", response_class=Response, responses=PING_DOCS)
+@router.get("/ping", response_class=Response, responses=PING_DOCS | error_docs(BadRequest))
 async def ping(service: ServiceOf) -> Response:
     """Whether the worker can draw now: 200, 204 while it or ComfyUI starts, or 503 if it cannot."""
     readiness = service.readiness

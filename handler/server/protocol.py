@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import httpx
+from fastapi import Path as UrlPart
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field
 
 from handler.job.buckets import JobBucket
@@ -44,7 +45,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+Milliseconds = Annotated[int, Field(ge=1000, le=WEEK_MS), BeforeValidator(_whole)]
+JobId = Annotated[str, UrlPart(description="a job's id", examples=[JOB_ID])]
 
 
 class Policy(BaseModel):
@@ -52,8 +54,10 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    execution_timeout: Integer | None = Field(None, alias="executionTimeout", ge=1000, le=WEEK_MS)
-    ttl: Integer = Field(86_400_000, ge=1000, le=WEEK_MS)
+    execution_timeout: Milliseconds | None = Field(
+        None, alias="executionTimeout", description="maximum time on the worker"
+    )
+    ttl: Milliseconds = Field(86_400_000, description="maximum time until the job has finished")
 
 
 class RunRequest(BaseModel):
@@ -93,7 +97,7 @@ class Progress(BaseModel):
     images: int = Field(1, description="number of pictures of the job")
 
 
-class ListedImage(BaseModel):
+class Picture(BaseModel):
     """One of the pictures of a job. It also has its random values, such as the seed."""
 
     model_config = ConfigDict(extra="allow")
@@ -114,7 +118,7 @@ class MissingImage(BaseModel):
     error: str = Field(description="code: message")
 
 
-class PictureReply(BaseModel):
+class Output(BaseModel):
     """The `output` of a completed job. It also has the request's random values, such as the seed."""
 
     model_config = ConfigDict(
@@ -140,18 +144,18 @@ class PictureReply(BaseModel):
     image_base64: str | None = Field(None, description="absent if the picture is in a bucket")
     filename: str
     info: str = Field(description="how the picture was made, as JSON text")
-    images: list[ListedImage] | None = Field(None, description=IMAGES)
+    images: list[Picture] | None = Field(None, description=IMAGES)
     missing: list[MissingImage] | None = Field(None, description=MISSING)
 
 
-class JobStatus(BaseModel):
+class Job(BaseModel):
     """A job."""
 
     id: str
     status: Status
     delay_ms: int | None = Field(None, serialization_alias="delayTime", description="ms in the queue")
     execution_ms: int | None = Field(None, serialization_alias="executionTime", description="ms on the worker")
-    output: PictureReply | Progress | None = Field(None, description="the result; while the job runs, its progress")
+    output: Output | Progress | None = Field(None, description="the result; while the job runs, its progress")
     error: str | None = Field(None, description="code: message")
 
 
@@ -190,7 +194,7 @@ class Txt2ImgReply(BaseModel):
     url: str
     filename: str
     info: str = Field(description="how the picture was made, as JSON text")
-    images: list[ListedImage] | None = Field(None, description=IMAGES)
+    images: list[Picture] | None = Field(None, description=IMAGES)
     missing: list[MissingImage] | None = Field(None, description=MISSING)
 
 
@@ -204,12 +208,14 @@ class JobDone(BaseModel):
 
 
 class ErrorDetails(BaseModel):
-    code: str
-    message: str
+    """What is wrong."""
+
+    code: str = Field(description="stable name of the kind of error")
+    message: str = Field(description="one line for people")
     details: list[str] = Field(description="the parts of the message, if there are several")
 
 
-class ErrorReply(BaseModel):
+class Error(BaseModel):
     """An error; docs/errors.md lists the codes."""
 
     error: ErrorDetails

@@ -16,7 +16,8 @@ from handler.server.openapi import CHANGING, GENERAL, SUBMITTING, error_docs, js
 from handler.server.protocol import (
     RUN_REQUESTS,
     Accepted,
-    JobStatus,
+    Job,
+    JobId,
     RunRequest,
     Stream,
     StreamItem,
@@ -29,6 +30,8 @@ WAIT_MS = 90_000
 MAX_WAIT_MS = 300_000
 
 RUN_BODY = json_body({"$ref": f"#/components/schemas/{RunRequest.__name__}"}, RUN_REQUESTS)
+
+WaitOf = Annotated[int, Query(ge=1000, le=MAX_WAIT_MS, description="maximum time to wait, in ms")]
 
 
 async def _endpoint(endpoint: Annotated[str, UrlPart(description="any name", examples=["local"])]) -> None:
@@ -51,16 +54,14 @@ async def run(service: ServiceOf, request: RunRequestOf) -> Accepted:
     responses=error_docs(*SUBMITTING, NotFound),
     response_model_exclude_none=True,
 )
-async def runsync(
-    service: ServiceOf, request: RunRequestOf, wait: Annotated[int, Query(ge=1000, le=MAX_WAIT_MS)] = WAIT_MS
-) -> JobStatus:
+async def runsync(service: ServiceOf, request: RunRequestOf, wait: WaitOf = WAIT_MS) -> Job:
     """Queues a job and responds when it has finished, or with its status after `wait` ms; ask /status then."""
     job_id = await _submit(service, request, RUNSYNC_KEEP_S, "sync-")
     return await _status(service, await service.dispatcher.wait(job_id, wait / 1000))
 
 
 @router.get("/status/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
-async def status(service: ServiceOf, job_id: str) -> JobStatus:
+async def status(service: ServiceOf, job_id: JobId) -> Job:
     """A job's status, and its result when it has finished. While it runs, `output` is its progress."""
     return await _status(service, await _find(service, job_id))
 
@@ -71,9 +72,7 @@ async def status(service: ServiceOf, job_id: str) -> JobStatus:
     include_in_schema=False,  # as /status, for RunPod's JavaScript (GET) and Go (POST) clients
     response_model_exclude_none=True,
 )
-async def status_sync(
-    service: ServiceOf, job_id: str, wait: Annotated[int, Query(ge=1000, le=MAX_WAIT_MS)] = WAIT_MS
-) -> JobStatus:
+async def status_sync(service: ServiceOf, job_id: JobId, wait: WaitOf = WAIT_MS) -> Job:
     """Responds when the job has finished, or with its status after `wait` ms."""
     record = await _find(service, job_id)
     if not record.status.is_final:
@@ -82,7 +81,7 @@ async def status_sync(
 
 
 @router.get("/stream/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
-async def stream(service: ServiceOf, job_id: str) -> Stream:
+async def stream(service: ServiceOf, job_id: JobId) -> Stream:
     """A running job's progress since the last request. Its result is at /status."""
     record = await _find(service, job_id)
     running = service.dispatcher.running_job(job_id)
@@ -91,14 +90,14 @@ async def stream(service: ServiceOf, job_id: str) -> Stream:
 
 
 @router.post("/cancel/{job_id}", responses=error_docs(*CHANGING, NotFound))
-async def cancel(service: ServiceOf, job_id: str) -> Accepted:
+async def cancel(service: ServiceOf, job_id: JobId) -> Accepted:
     """Cancels a queued or running job. A finished job does not change; `status` says how it ended."""
     record = await service.dispatcher.cancel(job_id)
     return Accepted(id=job_id, status=record.status)
 
 
 @router.post("/retry/{job_id}", responses=error_docs(*CHANGING, NotFound, Conflict, QueueFull))
-async def retry(service: ServiceOf, job_id: str) -> Accepted:
+async def retry(service: ServiceOf, job_id: JobId) -> Accepted:
     """Queues a job again that has failed or timed out, under the same id."""
     await service.dispatcher.retry(job_id)
     return Accepted(id=job_id, status=Status.IN_QUEUE)
@@ -153,7 +152,7 @@ async def _find(service: Service, job_id: str) -> JobRecord:
     return await asyncio.to_thread(service.store.get, job_id)
 
 
-async def _status(service: Service, record: JobRecord) -> JobStatus:
+async def _status(service: Service, record: JobRecord) -> Job:
     running = service.dispatcher.running_job(record.id)
     progress = running.progress if running is not None else None
     return await asyncio.to_thread(status_of, record, service.pictures, Shape.of(service.settings), progress)

@@ -14,7 +14,9 @@ def test_every_route_has_examples_for_every_error(client):
                 content = answer.get("content", {}).get("application/json")
                 if int(code) >= 400 and path != "/ping" and code != "416":
                     assert content["examples"], (path, code)
-    schema = description["paths"][TXT2IMG]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = description["paths"][TXT2IMG]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/JobInput"}
+    schema = description["components"]["schemas"]["JobInput"]
     assert schema["required"] == ["prompt"]
     assert schema["properties"]["width"]["default"] == 128
 
@@ -33,5 +35,6 @@ def test_every_reference_is_a_component_and_every_component_is_used(client):
     description = client.get("/openapi.json").json()
     schemas = description["components"]["schemas"]
     assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} == set(schemas)
-    assert schemas["RunRequest"]["properties"]["input"]["properties"]["width"]["default"] == 128
+    assert schemas["RunRequest"]["properties"]["input"] == {"$ref": "#/components/schemas/JobInput"}
+    assert {"Job", "Output", "Picture", "Progress", "Error"} <= set(schemas)
     assert description["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
