@@ -1,0 +1,63 @@
+"""How far a job is, from what the real ComfyUI sent (tests/handler/comfyui/transcripts)."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from handler.comfyui.run import Run, parse_text
+from handler.deadline import Deadline
+from handler.job.drawing import Drawing, PlannedPicture
+from handler.job.progress import Stage
+from handler.job.seeds import Draw
+from handler.workflow.parameters import Request
+
+TRANSCRIPTS = Path(__file__).parents[1] / "comfyui" / "transcripts"
+
+
+def drawing_of(seen, image=1, number=None):
+    return Drawing(PlannedPicture(None, Request({}, number), Draw({}, None), image), Deadline(60), seen.append)
+
+
+def replay(drawing, name):
+    recorded = json.loads((TRANSCRIPTS / f"{name}.json").read_text("utf-8"))
+    run = Run(recorded["prompt_id"], recorded["output_node"])
+    for frame in recorded["frames"]:
+        if "text" in frame:
+            run.receive(parse_text(frame["text"]), frame["at_s"])
+            drawing.follow(run)
+
+
+def test_the_stages_of_a_recorded_run():
+    """In their order, and no step twice; the last one stays until the end of the picture."""
+    seen = []
+    drawing = drawing_of(seen)
+    drawing.begin(Stage.LOADING)
+    replay(drawing, "success")
+    stages = [stage for stage, _ in itertools.groupby(progress.stage for progress in seen)]
+    assert stages == [Stage.LOADING, Stage.SAMPLING, Stage.DECODING, Stage.ENCODING]
+    sampled = [progress.step for progress in seen if progress.stage is Stage.SAMPLING]
+    assert sampled == sorted(set(sampled))  # ComfyUI itself leaves some out
+    assert seen[-1].step == seen[-1].steps > 1
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("name", ["cached", "node_error", "interrupted"])
+def test_other_runs_have_no_stage_twice(name):
+    """A run from the cache has no steps; a failed one ends early."""
+    seen = []
+    drawing = drawing_of(seen)
+    drawing.begin(Stage.LOADING)
+    replay(drawing, name)
+    stages = [stage for stage, _ in itertools.groupby(progress.stage for progress in seen)]
+    assert stages == sorted(set(stages), key=list(Stage).index)
+
+
+def test_another_attempt_begins_without_steps():
+    """As after a crash of ComfyUI; which picture it is stays."""
+    seen = []
+    drawing = drawing_of(seen, image=2, number=3)
+    replay(drawing, "success")
+    drawing.begin(Stage.STARTING)
+    assert (seen[-1].stage, seen[-1].step, seen[-1].image, seen[-1].images) == (Stage.STARTING, 0, 2, 3)
