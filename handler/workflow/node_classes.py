@@ -134,7 +134,7 @@ class NodeClasses:
                     yield Finding(title, f"nothing is connected to its input '{key}'", f"connect a {expected.kind}")
             elif (link := links.link(node, key)) is not None:
                 yield from self._of_link(links, title, key, expected, link)
-            elif fault := _fault(given[key], expected, files):
+            elif given[key] is not None and (fault := _fault(given[key], expected, files)):  # None: lint.py
                 yield Finding(title, f"'{key}' is {shown(given[key])}", fault)
 
     def _of_link(self, links: Links, title: str, key: str, expected: Input, link: tuple[str, int]) -> Iterator[Finding]:

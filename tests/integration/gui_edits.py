@@ -40,13 +40,27 @@ EDITS = {
     "SaveImage as output": """
         app.graph.remove(find('Alpha PNG'));
         find('Alpha Decode').connect(0, add('SaveImage'), 0);""",
-    "steps from Int": "connect(add('PrimitiveInt', 'Steps'), 0, find('Sampler'), 'steps');",
+    "steps from Int": """
+        const number = add('PrimitiveInt', 'Steps');
+        number.widgets[0].value = 8;
+        connect(number, 0, find('Sampler'), 'steps');""",
     "steps from Primitive": """
         const primitive = add('PrimitiveNode');
         connect(primitive, 0, find('Sampler'), 'steps');
         primitive.widgets[0].value = 7;""",
-    "prompt from String": "connect(add('PrimitiveString', 'Text'), 0, find('Prompt'), 'text');",
+    "prompt from String": """
+        const text = add('PrimitiveString', 'Text');
+        text.widgets[0].value = 'a blue fish';
+        connect(text, 0, find('Prompt'), 'text');""",
     "second text joined": """
+        const second = add('CLIPTextEncode', 'Second Prompt');
+        second.widgets[0].value = 'on a table';
+        connect(find('Checkpoint'), 1, second, 'clip');
+        const both = add('ConditioningConcat');
+        connect(find('Prompt'), 0, both, 'conditioning_to');
+        connect(second, 0, both, 'conditioning_from');
+        connect(both, 0, find('Sampler'), 'positive');""",
+    "text computed": """
         const join = add('StringConcatenate');
         join.widgets[0].value = 'a red apple';
         join.widgets[1].value = 'on a table';
@@ -91,4 +105,26 @@ EDITS = {
         load.connect(0, encode, 0);
         connect(find('Checkpoint'), 2, encode, 'vae');
         connect(encode, 0, find('Sampler'), 'latent_image');""",
+}
+
+# Why edits cannot be saved: the beginning of each message. All other edits can be.
+REFUSED = {
+    "title": ['Prompt: prompt needs a node with this title; the nearest is "My Prompt" (CLIPTextEncode): rename it'],
+    "sampler deleted and added": ["Sampler: seed, num_inference_steps, guidance_scale, info.sampler_name and"],
+    "patch bypassed": ["Transparency Patch: bypassed, muted, renamed or deleted: the result would not be transparent"],
+    "decoder muted": ["Alpha Decode: bypassed, muted, renamed or deleted: the result would not be transparent"],
+    "output deleted": ["Alpha PNG: no node sends the picture: it is bypassed, muted or deleted; add a"],
+    "text computed": [
+        "Prompt: its input 'text', which prompt sets, comes from \"Concatenate Text\" (StringConcatenate)"
+    ],
+    "LoRA without a file": ["Load LoRA: its input 'lora_name' has no value; choose one, or remove this LoraLoader"],
+    "subgraph bypassed": ["Transparency Patch: bypassed, muted, renamed or deleted: the result would not be"],
+    "batch and width": [
+        "Size: 'width' is 1000, the default of width; it must be an integer from 512 to 1536, a multiple"
+    ],
+    "same titles": [
+        "Prompt: bypassed, muted, renamed or deleted, and prompt",
+        "Negative Prompt: 2 nodes have this title",
+    ],
+    "image loaded": ["Picture: its input 'image' has no value; choose one, or remove this LoadImage"],
 }

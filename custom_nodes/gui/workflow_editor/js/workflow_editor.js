@@ -19,16 +19,17 @@ async function open() {
   const answer = await api.fetchApi(ROUTE);
   if (!answer.ok) return notify("error", "The stored workflow cannot be opened", await answer.text());
   const { name, graph, layout } = await answer.json();
-  opened = name;
   if (layout) await app.loadGraphData(layout, true, true, name);
   else app.loadApiJson(graph, name);
   keepSeeds();
+  opened = name;
   setTimeout(fitView, FIRST_DRAWING_MS);
 }
 
 // The GUI shows a picture only on a node that is in view.
-function fitView() {
-  app.extensionManager.command.execute("Comfy.Canvas.FitView");
+async function fitView() {
+  await app.extensionManager.command.execute("Comfy.Canvas.FitView");
+  document.body.dataset.workflow = opened; // what browser tests wait for
 }
 
 // Otherwise each run would change the seed that is saved.
@@ -42,6 +43,10 @@ function keepSeeds() {
 
 // Sends the graph with `more`, and returns the answer; shows why it was not saved.
 async function send(more = {}) {
+  if (!opened) {
+    notify("warn", "Not saved", "The stored workflow is still being opened.");
+    return null;
+  }
   const { output, workflow } = await app.graphToPrompt();
   const body = JSON.stringify({ name: opened, graph: output, layout: workflow, ...more });
   const answer = await api.fetchApi(ROUTE, { method: "POST", body });
