@@ -69,12 +69,13 @@ def _fields(
     request: Mapping[str, Any], found: Mapping[str, Place], output: str, own: Mapping[str, str]
 ) -> Iterator[tuple[str, Any]]:
     for name, field in request.items():
+        crop = {"crop": field["crop"] | own} if field.get("crop", {}).get("node") == output else {}
         if field.get("node") == output:
             yield name, field | own
         elif "node" not in field:
             yield name, field
         elif (place := found.get(FIELDS.get(name, name))) is not None:
-            yield name, field | place
+            yield name, field | crop | place
 
 
 def _found(links: Links, output: str) -> Iterator[tuple[str, Place]]:

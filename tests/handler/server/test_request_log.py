@@ -98,7 +98,7 @@ def test_a_body_that_breaks_off_is_one_line(serve_painted, lines):
         client.sendall(head + b"Content-Length: 100\r\n\r\n{")
         time.sleep(0.1)
     until(lambda: any(line["event"] == "request rejected" for line in lines()))
-    (line,) = [line for line in lines() if line["event"] != "listening" and line["logger"].startswith("handler")]
+    (line,) = [line for line in lines() if line["event"] != "listening" and line["logger"].startswith("handler.server")]
     assert picked(line) == {
         "level": "INFO",
         "method": "POST",
@@ -115,7 +115,7 @@ def test_what_is_not_http_is_one_line(serve_painted, lines):
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 400")
-    logged = [line for line in lines() if line["logger"] != "uvicorn.error" or line["level"] != "INFO"]
+    logged = [line for line in lines() if line["level"] != "INFO" or line["logger"].startswith("handler.server")]
     assert [(line["event"], line["status"], line["code"]) for line in logged] == [
         ("request rejected", 400, "bad_request")
     ]
