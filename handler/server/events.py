@@ -10,8 +10,8 @@ from handler.server.job_status import progress_of
 from handler.server.protocol import Progress
 from handler.server.service import Service
 
-POLL_S = 0.1  # in memory
-QUEUE_POLLS = 10  # between two looks at the queue, which is on disk
+POLL_S = 0.25  # in memory
+QUEUE_POLLS = 4  # between two looks at the queue, which is on disk
 
 
 async def changes(service: Service, job_id: str) -> AsyncIterator[Progress | JobRecord]:
