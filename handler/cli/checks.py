@@ -16,7 +16,7 @@ from handler.deadline import Deadline
 from handler.errors import GenerationError
 from handler.job import profiles
 from handler.job.generate import Generator
-from handler.server.access import is_loopback
+from handler.server.address import is_loopback
 from handler.settings import Settings
 from handler.weights import header, locate
 from handler.workflow.workflow import ModelFile, Workflow

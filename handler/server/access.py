@@ -1,7 +1,6 @@
 """Access to the HTTP server: with an API key, or, if it has no keys, from this machine only."""
 
 import hmac
-import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -18,14 +17,6 @@ FILES_PATH = "/alpha/v1/file/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REPEATED_SLASHES = re.compile("//+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def origin_of(url: AnyHttpUrl) -> str:

@@ -12,7 +12,8 @@ from fastapi_offline import FastAPIOffline
 
 import handler
 from handler.server import alpha_api, error_responses, openai_api, openapi, operations, runpod_api
-from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, PlainPaths, is_loopback, origin_of
+from handler.server.access import LOOPBACK, HostCheck, KeyCheck, OriginCheck, PlainPaths, origin_of
+from handler.server.address import is_loopback
 from handler.server.request_log import RequestLog
 from handler.server.service import Service
 

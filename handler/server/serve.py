@@ -20,7 +20,7 @@ from handler.job import preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
-from handler.server.access import is_loopback
+from handler.server.address import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
 from handler.server.cleanup import cancel_abandoned, delete_unnamed, expire_pictures
