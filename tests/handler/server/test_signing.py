@@ -3,8 +3,10 @@
 import base64
 import json
 import re
+import runpy
 import stat
 import urllib.parse
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -19,6 +21,7 @@ from handler.server.signing import UrlSigner, WebhookSigner
 from handler.settings import Settings
 
 KEY = {"Authorization": "Bearer first"}
+ROOT = Path(__file__).parents[3]
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -56,6 +59,29 @@ def test_a_receiver_verifies_a_webhook(make, monkeypatch):
     first, second = (headers["webhook-id"] for headers, _ in receiver.received)
     assert first == second
     assert first.startswith(job_id)
+
+
+def test_the_documented_receiver_works(make, tmp_path, monkeypatch, capsys):
+    """The code in docs/server.md takes a real webhook, and refuses a forged one."""
+    client = make(data_dir=tmp_path / ".data")
+    with Receiver() as receiver:
+        job_id = submit(client, webhook=f"http://{receiver.address}/")
+        until(lambda: receiver.received)
+    ((headers, body),) = receiver.received
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(
+        r"```python\n(from pathlib import Path\nfrom flask.*?)```",
+        (ROOT / "docs" / "server.md").read_text("utf-8"),
+        re.DOTALL,
+    )
+    (tmp_path / "receiver.py").write_text(code)
+    app = runpy.run_path("receiver.py")["app"]
+    site = app.test_client()
+    assert site.post("/pictures", data=body, headers=headers).status_code == 200
+    assert capsys.readouterr().out.split() == [job_id, "COMPLETED"]
+    app.testing = True  # raises instead of answering 500
+    with pytest.raises(WebhookVerificationError):
+        site.post("/pictures", data=body + b" ", headers=headers)
 
 
 def test_the_secret_can_be_set(make):
