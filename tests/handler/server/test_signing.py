@@ -71,7 +71,7 @@ def test_the_documented_receiver_works(make, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(
         r"```python\n(from pathlib import Path\nfrom flask.*?)```",
-        (ROOT / "docs" / "server.md").read_text("utf-8"),
+        (ROOT / "docs/server.md").read_text("utf-8"),
         re.DOTALL,
     )
     (tmp_path / "receiver.py").write_text(code)
