@@ -17,6 +17,7 @@ from handler.workflow.workflow import Workflow
 
 PARAMS = ".params.json"
 LAYOUT = ".layout.json"
+GUESS = "guess.json"
 OBJECT_INFO = "object_info.json.gz"
 
 

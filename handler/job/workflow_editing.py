@@ -6,7 +6,7 @@ from typing import Any
 
 from handler.errors import WorkflowInvalid
 from handler.job import profiles, stored_workflows
-from handler.job.stored_workflows import LAYOUT, PARAMS
+from handler.job.stored_workflows import GUESS, LAYOUT, PARAMS
 from handler.settings import Settings
 from handler.workflow import guess
 from handler.workflow.build import build
@@ -51,9 +51,10 @@ def save_as(settings: Settings, name: str, graph: Graph, layout: Any, confirmed:
     if name in stored_workflows.names(settings):
         return {"findings": [f"a workflow is named {name} already; choose another name"], "fields": []}
     try:
-        params = guess.params(graph, stored_workflows.params(settings, settings.workflow))
+        rules = stored_workflows.read(settings.workflows_dir / GUESS)
+        params = guess.params(graph, stored_workflows.params(settings, settings.workflow), rules)
     except WorkflowInvalid as exc:
-        return {"findings": list(exc.details), "fields": []}
+        return {"findings": list(exc.details) or [exc.message], "fields": []}
     findings = _save(settings, name, graph, layout, params, is_new=True, is_rehearsal=not confirmed)
     fields = [
         f"{field}: {entry['input']} of {entry['node']}" for field, entry in params["request"].items() if "node" in entry

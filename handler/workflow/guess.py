@@ -9,36 +9,21 @@ from handler.errors import WorkflowInvalid
 from handler.workflow import outputs
 from handler.workflow.graph import Graph, Links
 
-# Inputs that several classes call the same; the nearest to the output counts.
-INPUTS = {
-    "steps": ("steps",),
-    "cfg": ("cfg",),
-    "seed": ("seed", "noise_seed"),
-    "sampler_name": ("sampler_name",),
-    "scheduler": ("scheduler",),
-    "checkpoint": ("ckpt_name", "unet_name"),
-}
-FIELDS = {"num_inference_steps": "steps", "guidance_scale": "cfg"}  # of a request, if they have another name
 EMPTY_LATENT = re.compile(r"Empty\w*Latent\w*")
-FOLDERS = {
-    "ckpt_name": "checkpoints",
-    "unet_name": "diffusion_models",
-    "vae_name": "vae",
-    "lora_name": "loras",
-    "patch_name": "layer_model",
-    "decoder_name": "layer_model",
-    "control_net_name": "controlnet",
-}
+WIDTH, HEIGHT, TEXT = "width", "height", "text"
 
+Rules = Mapping[str, Mapping[str, Any]]
 Place = dict[str, str]  # {"node": title, "input": name}, as in a params file
 
 
-def params(graph: Graph, template: Mapping[str, Any]) -> dict[str, Any]:
+def params(graph: Graph, template: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """Returns the params of a graph in API format.
 
     Args:
         template: decoded params of another workflow: descriptions and limits of its fields are kept. Fields whose value
             is not found in the graph are left out.
+        rules: decoded workflows/guess.json: `inputs`, what nodes call each value (the nearest to the output counts);
+            `texts`, the input that each prompt arrives at; `fields` with another name than their value; `folders`.
 
     Raises:
         WorkflowInvalid: the graph has no picture output or no size.
@@ -48,16 +33,17 @@ def params(graph: Graph, template: Mapping[str, Any]) -> dict[str, Any]:
         output = outputs.find(graph, template["output"]["node"])
     except outputs.NoOutput as exc:
         raise WorkflowInvalid(str(exc.finding), [str(exc.finding)]) from exc
-    found = dict(_found(links, output))
-    if "width" not in found:
+    found = dict(_found(links, output, rules))
+    if WIDTH not in found:
         fact = f"{links.title(output)}: no node with an empty latent sets the size; add an EmptyLatentImage"
         raise WorkflowInvalid(fact, [fact])
     guessed = copy.deepcopy(dict(template))
     own = {"node": links.title(output)}
-    guessed["request"] = dict(_fields(guessed["request"], found, template["output"]["node"], own))
+    places = {name: found.get(rules["fields"].get(name, name)) for name in template["request"]}
+    guessed["request"] = dict(_fields(template, places, own))
     guessed["info"] = {name: found[name] for name in guessed["info"] if name in found}
-    guessed["models"] = list(_models(links, output))
-    guessed["output"] = {**own, "width": found["width"], "height": found["height"]}
+    guessed["models"] = list(_models(links, output, rules["folders"]))
+    guessed["output"] = {**own, WIDTH: found[WIDTH], HEIGHT: found[HEIGHT]}
     guessed["warm_up"] = {
         mode: {name: value for name, value in values.items() if name in guessed["request"]}
         for mode, values in guessed["warm_up"].items()
@@ -66,37 +52,37 @@ def params(graph: Graph, template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(
-    request: Mapping[str, Any], found: Mapping[str, Place], output: str, own: Mapping[str, str]
+    template: Mapping[str, Any], places: Mapping[str, Place | None], own: Mapping[str, str]
 ) -> Iterator[tuple[str, Any]]:
-    for name, field in request.items():
-        crop = {"crop": field["crop"] | own} if field.get("crop", {}).get("node") == output else {}
-        if field.get("node") == output:
+    for name, field in template["request"].items():
+        if field.get("node") == template["output"]["node"]:
             yield name, field | own
         elif "node" not in field:
             yield name, field
-        elif (place := found.get(FIELDS.get(name, name))) is not None:
-            yield name, field | crop | place
+        elif (place := places[name]) is not None:
+            crop = {"crop": field["crop"] | own} if "crop" in field else {}
+            yield name, field | place | crop
 
 
-def _found(links: Links, output: str) -> Iterator[tuple[str, Place]]:
+def _found(links: Links, output: str, rules: Rules) -> Iterator[tuple[str, Place]]:
     """Yields what callers may set and the reply reports, by name."""
     run = links.upstream(output)
-    for name, inputs in INPUTS.items():
+    for name, inputs in rules["inputs"].items():
         if place := next((_place(links, node, key) for node in run for key in inputs if _has(links, node, key)), None):
             yield name, place
-    for name, key in (("prompt", "positive"), ("negative_prompt", "negative")):
+    for name, key in rules["texts"].items():
         sources = [link[0] for node in run if (link := links.link(node, key)) is not None]
-        texts = [node for node in links.upstream(*sources[:1]) if _has(links, node, "text")]
+        texts = [node for node in links.upstream(*sources[:1]) if _has(links, node, TEXT)]
         if texts:
-            yield name, _place(links, texts[0], "text")
-    sizes = [node for node in run if EMPTY_LATENT.fullmatch(links.class_of(node)) and _has(links, node, "width")]
-    for key in ("width", "height") if sizes else ():
+            yield name, _place(links, texts[0], TEXT)
+    sizes = [node for node in run if EMPTY_LATENT.fullmatch(links.class_of(node)) and _has(links, node, WIDTH)]
+    for key in (WIDTH, HEIGHT) if sizes else ():
         yield key, _place(links, sizes[0], key)
 
 
-def _models(links: Links, output: str) -> Iterator[dict[str, str]]:
+def _models(links: Links, output: str, folders: Mapping[str, str]) -> Iterator[dict[str, str]]:
     for node in links.upstream(output):
-        for key, folder in FOLDERS.items():
+        for key, folder in folders.items():
             if _has(links, node, key):
                 yield {**_place(links, node, key), "folder": folder}
 

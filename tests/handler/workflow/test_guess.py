@@ -11,6 +11,7 @@ from handler.workflow import guess
 from handler.workflow.build import build
 
 SETTINGS = Settings()
+RULES = stored_workflows.read(SETTINGS.workflows_dir / stored_workflows.GUESS)
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def template(files):
 def test_the_stored_params_would_be_guessed(name):
     """Every field, what the reply reports, and all weight files of the workflows that ship."""
     graph, params = stored_workflows.graph(SETTINGS, name), stored_workflows.params(SETTINGS, name)
-    guessed = guess.params(graph, params)
+    guessed = guess.params(graph, params, RULES)
     assert sorted(map(str, guessed.pop("models"))) == sorted(map(str, params["models"]))
     assert guessed == {key: value for key, value in params.items() if key != "models"}
 
@@ -36,7 +37,7 @@ def test_titles_do_not_matter(graph, template):
     """Nodes are found by classes and links; the params then name the titles that they have."""
     for number, node in enumerate(graph.values()):
         node["_meta"]["title"] = f"Node {number}"
-    workflow = build("mine", graph, guess.params(graph, template), "sdxl")
+    workflow = build("mine", graph, guess.params(graph, template, RULES), "sdxl")
     rendered = workflow.render(
         {"prompt": "a", "negative_prompt": "b", "seed": 3, "num_inference_steps": 4, "width": 512}
     )
@@ -65,7 +66,7 @@ def test_other_samplers(graph, template):
         ),
     }
     graph |= {node: {"class_type": kind, "inputs": inputs, "_meta": {}} for node, (kind, inputs) in titled.items()}
-    request = guess.params(graph, template)["request"]
+    request = guess.params(graph, template, RULES)["request"]
     assert {name: request[name]["node"] for name in ("prompt", "negative_prompt", "seed", "guidance_scale")} == {
         "prompt": "Prompt",
         "negative_prompt": "Negative Prompt",
@@ -73,13 +74,13 @@ def test_other_samplers(graph, template):
         "guidance_scale": "CFGGuider",
     }
     assert request["seed"]["input"] == "noise_seed"
-    assert build("mine", graph, guess.params(graph, template), "sdxl").findings(merged=False) == []
+    assert build("mine", graph, guess.params(graph, template, RULES), "sdxl").findings(merged=False) == []
 
 
 def test_what_is_not_in_the_graph_is_left_out(graph, template):
     """A graph without guidance, for example."""
     del graph["6"]["inputs"]["cfg"]
-    guessed = guess.params(graph, template)
+    guessed = guess.params(graph, template, RULES)
     assert "guidance_scale" not in guessed["request"]
     assert "cfg" not in guessed["info"]
 
@@ -95,5 +96,5 @@ def test_a_graph_without_picture_or_size_is_refused(graph, template, change, fin
     """The finding says what to add."""
     change(graph)
     with pytest.raises(WorkflowInvalid) as caught:
-        guess.params(graph, template)
+        guess.params(graph, template, RULES)
     assert finding in caught.value.details[0]
