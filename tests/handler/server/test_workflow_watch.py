@@ -8,6 +8,7 @@ import pytest
 from calls import JOBS
 
 from handler.server import workflow_watch
+from handler.server.openapi import JOB_INPUT
 from handler.settings import ROOT
 
 
@@ -28,8 +29,8 @@ def edited(tmp_path, make, monkeypatch):
 
 
 def steps(client):
-    body = client.get("/openapi.json").json()["components"]["schemas"]["RunRequest"]
-    return body["properties"]["input"]["properties"]["num_inference_steps"]["default"]
+    schema = client.get("/openapi.json").json()["components"]["schemas"][JOB_INPUT]
+    return schema["properties"]["num_inference_steps"]["default"]
 
 
 def refused(client):
