@@ -141,6 +141,7 @@ class JobStoreStates(RuleBasedStateMachine):
         if self.running is None:
             self.take()
         if self.running is None:
+            self.expire()  # jobs that waited too long still fill the queue
             self.add(keep_s=KEEPS_S[0], has_webhook=True, ttl_s=10_000.0)
             self.take()
 
