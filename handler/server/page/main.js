@@ -85,7 +85,10 @@ async function draw(requests) {
   await run(async () => {
     if (!isReady) await loadLimits();
     for (const request of requests) {
-      if (!running.isStopped) running.jobs.push(await jobs.submit(request));
+      if (running.isStopped) break;
+      const job = await jobs.submit(request);
+      running.jobs.push(job);
+      if (running.isStopped) await jobs.cancel(job);  // while it was submitted
     }
   });
 }

@@ -208,6 +208,17 @@ def test_escape_cancels_and_the_focus_stays(open_page, painted):
         expect(button).to_be_focused()
 
 
+def test_a_job_is_cancelled_while_it_is_submitted(open_page, painted):
+    """Cancel may come before the server has answered with the job's id."""
+    service, _ = painted()
+    with serving(service) as url:
+        page = open_page(url)
+        expect(page.locator("#size option")).not_to_have_count(0)
+        page.get_by_label("Prompt", exact=True).fill("wait")
+        page.evaluate("document.getElementById('go').click(); document.getElementById('stop').click()")
+        status(page).to_have_text("cancelled: the job was cancelled")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_the_picture_without_scrolling(open_page, painted, scheme):
     """Nothing is wider than the screen, and axe finds no fault, with all parts open."""
