@@ -17,6 +17,8 @@ from layerdiffuse_alpha import nodes
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from handler.weights import header
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "checkpoints" / "tiny_sdxl.safetensors"
 PATCH = ROOT / "models" / "layer_model" / "tiny_transparent_attn.safetensors"
@@ -54,6 +56,7 @@ def test_the_loaded_result_is_the_patched_model_rounded_once(merge, model, monke
     """CheckpointLoaderSimple loads every weight of the patched model, to half a unit in fp16's last place."""
     status, path = merge(weight=weight)
     assert status == 0
+    assert header.is_merged(header.read(path))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
     found = weights_in_use(comfy_nodes.CheckpointLoaderSimple().load_checkpoint(path.name)[0])
     base = weights_in_use(model)

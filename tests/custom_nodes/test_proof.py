@@ -1,5 +1,6 @@
 """The first sampling of a patched model shows whether ComfyUI applies the patch, however it loads weights."""
 
+import itertools
 import logging
 
 import comfy.lora
@@ -15,8 +16,18 @@ CONV = "SDXL, Conv Injection"
 INPUT_CONV = "diffusion_model.input_blocks.0.0.weight"
 CONVS = ("diffusion_model.input_blocks.1.0.in_layers.2", "diffusion_model.middle_block.0.out_layers.3")
 SIDE = 8  # of the latents
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
 
 pytestmark = pytest.mark.usefixtures("unloaded")
+
+
+def combined(others):
+    """Returns every dtype with every loading and one of the others, so that all pairs occur; -m soak runs the rest."""
+    everything = itertools.product(*map(enumerate, (DTYPES, LOADINGS, others)))
+    return [
+        pytest.param(dtype, loading, other, marks=() if (i + j) % len(others) == k else pytest.mark.soak)
+        for (i, dtype), (j, loading), (k, other) in everything
+    ]
 
 
 def foreground(model, conds):
@@ -38,9 +49,7 @@ def conv_patch(model, layer_model, widened=False):
     save_file(tensors, layer_model / "conv.safetensors")
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.4, -1.0, 3.0])
-@pytest.mark.parametrize("loading", LOADINGS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize(("dtype", "loading", "strength"), combined([1.0, 0.4, -1.0, 3.0]))
 def test_an_applied_patch_is_verified(monkeypatch, sample, measured, caplog, dtype, loading, strength):
     """Three modules return all of the patch's effect, in every dtype, way of loading and strength."""
     caplog.set_level(logging.INFO, proof.NAME)
@@ -106,9 +115,7 @@ def drops_the_base(monkeypatch):
 FAULTS = [ignores_adapters, scales_by(0.5), scales_by(0.9), scales_by(2), scales_by(-1), drops_the_base]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-@pytest.mark.parametrize("loading", LOADINGS)
-@pytest.mark.parametrize("fault", [ignores_adapters, scales_by(0.5), scales_by(2)])
+@pytest.mark.parametrize(("dtype", "loading", "fault"), combined([ignores_adapters, scales_by(0.5), scales_by(2)]))
 def test_a_comfyui_that_does_not_apply_the_patch_is_found(monkeypatch, sample, dtype, loading, fault):
     """The sampling fails, and the message names ComfyUI's version, the patch and a key of it."""
     loading(monkeypatch)

@@ -177,7 +177,7 @@ def test_a_prompt_scheduled_lora_is_left_out(sample, conds, measured, compared):
     """Weights that a hook of the conditioning changes while sampling are not compared; the others are."""
     keys = patch_keys()
     hook = comfy.hooks.WeightHook(strength_model=0.5)
-    hook.weights = {key: lora(load(torch.float32), [key]).patches[key][0][1] for key in keys[:-1]}
+    hook.weights = {key: records[0][1] for key, records in lora(load(torch.float32), keys[:-1]).patches.items()}
     hook.need_weight_init = False
     group = comfy.hooks.HookGroup()
     group.add(hook)
