@@ -211,6 +211,8 @@ def test_output_nodes_new_inputs_are_optional_and_off():
         "trim": False,
         "padding": 0,
         "background": "transparent",
+        "crop_width": 0,
+        "crop_height": 0,
     }
     assert inputs["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 

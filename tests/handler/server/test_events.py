@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from calls import error, submit
+from calls import error, submit, when
 
 
 def read(lines):
@@ -28,7 +28,9 @@ def served(serve_painted):
 def test_a_job_is_followed_from_the_queue_to_its_pictures(served):
     """Its place in the queue, each step, and the same URLs that txt2img responds with, which work."""
     client, _, painter = served
-    before, between = submit(client, "wait"), submit(client, "an apple")
+    before = submit(client, "wait")
+    when(client, before, "IN_PROGRESS")
+    between = submit(client, "an apple")
     job_id = submit(client, input={"prompt": "steps", "seed": 10, "num_images": 2})
     with client.stream("GET", f"/alpha/v1/jobs/{job_id}/events") as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
