@@ -8,8 +8,6 @@ import tenacity
 from aiohttp import web
 from loopback import LoopbackServer
 
-from handler import job_loop
-
 
 class Receiver(LoopbackServer):
     """Answers reports as planned: a status, "hang" or "cut"; 200 when the plan is over."""
@@ -31,21 +29,22 @@ class Receiver(LoopbackServer):
         return web.Response(status=answer if isinstance(answer, int) else 500)
 
 
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch):
+@pytest.fixture
+def report(monkeypatch):
+    """Reports to a receiver, without pauses between the tries."""
+    from handler import job_loop  # here, because importing the SDK takes over a second in each test process
+
     monkeypatch.setattr(job_loop, "REPORT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(job_loop, "REPORT_WAIT", tenacity.wait_none())
 
-
-def report(receiver):
-    async def post():
+    async def post(receiver):
         async with aiohttp.ClientSession() as session:
             await job_loop.report(session, f"http://{receiver.address}/done", "{}")
 
-    asyncio.run(post())
+    return lambda receiver: asyncio.run(post(receiver))
 
 
-def test_a_result_is_reported_through_an_outage():
+def test_a_result_is_reported_through_an_outage(report):
     """Errors of the server, cut connections and an answer that never comes: the same result arrives in the end."""
     plan = [500, "cut", "hang", 503, 429]
     with Receiver(*plan) as receiver:
@@ -54,7 +53,7 @@ def test_a_result_is_reported_through_an_outage():
 
 
 @pytest.mark.parametrize(("plan", "tries"), [([400], 1), ([404], 1), ([500] * 20, 8), (["hang"] * 20, 8)])
-def test_a_report_is_given_up(plan, tries):
+def test_a_report_is_given_up(report, plan, tries):
     """At once if it is refused, which another try does not change, and otherwise after some tries."""
     with Receiver(*plan) as receiver, pytest.raises(aiohttp.ClientError):
         report(receiver)
