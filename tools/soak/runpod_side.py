@@ -85,6 +85,8 @@ class RunPodSide(ControlPlane):
 
     async def _done(self, request: web.Request) -> web.StreamResponse:
         job = json.loads(await request.read())
+        if job.get("status") == "IN_PROGRESS":  # meets the failures, too, but leaves them for a result
+            return await self._fail(request, self._report_failures[0]) if self._report_failures else web.Response()
         if self._report_failures:
             return await self._fail(request, self._report_failures.popleft())
         job_id = urllib.parse.unquote(request.match_info["id"])
