@@ -33,7 +33,7 @@ def keys(jobs):
 
 
 def test_a_good_job_is_neither_lost_nor_doubled(ledger):
-    """Reading its end again, or from the webhook, is no second end."""
+    """Reading its end again, or from the webhook, does not count as a second end."""
     ledger.compare_pictures({"alpha_1_000001.png"})
     assert (ledger.lost, ledger.doubled, ledger.failed) == ([], [], [])
     assert (ledger.drawn_for_no_one, ledger.missing_pictures) == (0, 0)

@@ -71,7 +71,7 @@ def most_pictures(width: int, height: int, shape: Shape) -> int:
 
 
 def picture_entry(picture: PictureFacts) -> dict[str, Any]:
-    """Returns what `images` says about a picture, besides where it is."""
+    """Returns what `images` says about a picture, without its URL or base64."""
     file = picture.info["picture"]
     size = {"width": file["width"], "height": file["height"]}
     return {"filename": picture.filename, **picture.random_values, **size, "alpha": picture.info["alpha"]}

@@ -76,7 +76,7 @@ assert endpoint.purge_queue()["status"] == "completed"
 
 
 def test_the_runpod_sdk_s_asynchronous_client_works(server):
-    """AsyncioEndpoint: run, status, stream, output, a second job beside it, cancel, health, purge."""
+    """AsyncioEndpoint: run, status, stream, output, a second job at the same time, cancel, health, purge."""
     script = f"""
 import asyncio, runpod
 from runpod import http_client

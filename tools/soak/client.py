@@ -68,7 +68,7 @@ class Client:
         return {"id": job_id, "status": "no answer"}
 
     def status(self, job_id: str) -> Mapping[str, Any] | None:
-        """Returns the job as it is now, or None if there is no usable answer."""
+        """Returns the job as it is now, or None without a usable answer."""
         response = self._try("GET", f"/v2/soak/status/{job_id}")
         if response is None or response.status_code not in {200, 404}:
             return None

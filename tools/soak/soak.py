@@ -112,7 +112,7 @@ class Soak:
         raise NotImplementedError
 
     def leftover_bytes(self) -> int:
-        """Returns the size of all files that are no answer's picture."""
+        """Returns the size of all files except the pictures that answers name."""
         raise NotImplementedError
 
     def run(self, clients: int) -> None:
