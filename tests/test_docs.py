@@ -9,7 +9,8 @@ import pytest
 import typer
 
 from handler.cli.main import app
-from handler.errors import GenerationError
+from handler.errors import GenerationError, InvalidInput
+from handler.job import profiles
 from handler.server.errors import RequestRejected
 from handler.settings import Settings
 
@@ -169,3 +170,16 @@ def test_prices_are_those_that_verify_uses():
     assert {gpu: float(price) for gpu, price in rows.items()} == known["usd_per_second"]
     year, month = known["date"].split("-")
     assert f"{calendar.month_name[int(month)]}\n{year}" in text or f"{calendar.month_name[int(month)]} {year}" in text
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
+def test_the_example_of_an_error_is_the_real_message(document):
+    """A prompt is missing, the seed has the wrong type, and `steps` is another service's name."""
+    with pytest.raises(InvalidInput) as caught:
+        profiles.read(Settings(profile="tiny")).parse({"seed": True, "steps": 3})
+    assert plain(str(caught.value)) in plain(read(document))
+
+
+def plain(text):
+    """Returns text without quotes, backslashes and line ends, which differ between the documents."""
+    return " ".join(text.replace("\\", "").replace('"', "").split())

@@ -215,7 +215,7 @@ def test_every_fault_of_both_prompts_is_reported():
     )
 
 
-def test_text_that_is_no_prompt_is_not_parsed():
+def test_text_other_than_a_prompt_is_not_parsed():
     """Only what ComfyUI parses is checked for its syntax."""
     assert parse({"prompt": "(x:nan)"}, PARAMETERS).values == {"prompt": "(x:nan)"}
 
