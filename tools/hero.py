@@ -27,7 +27,7 @@ from handler.job import profiles  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 from handler.weights import locate  # noqa: E402
 
-CASES = (("a blue glass ball", 1), ("white smoke", 1), ("a purple ghost", 1), ("an orange flame", 1))
+CASES = (("a purple glass ball", 4), ("grey smoke", 4), ("a grey feather", 4))
 PATCH_NODE = "LayeredDiffusionApply"
 OLD_PATCH_NODE = "OldPackApply"
 OLD_CONFIG = "SDXL, Attention Injection"
@@ -39,8 +39,9 @@ pack = importlib.import_module({name!r})
 sys.modules[{name!r} + ".layered_diffusion"].layer_model_root = {models!r}
 NODE_CLASS_MAPPINGS = {{{node!r}: pack.NODE_CLASS_MAPPINGS[{original!r}]}}
 """
-TILE = 232  # pixels
-MARGIN = 1 / 8  # of the picture, cut off on each side
+TILE = 312  # pixels
+MARGIN = 1 / 16  # of the object's longer side, left around it
+VISIBLE = 24  # alpha of the faintest part that belongs to the object
 GAP = 8
 TITLE = 30
 SQUARE = 12
@@ -114,25 +115,33 @@ def hero(rows: dict[str, list[Image.Image]]) -> Image.Image:
     width = columns * (TILE + GAP) - GAP
     page = Image.new("RGB", (width, len(rows) * (TITLE + TILE + GAP) + TITLE), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(FONT_SIZE)
+    boxes = [around_object(picture) for picture in next(iter(rows.values()))]
     for row, (title, pictures) in enumerate(rows.items()):
         top = row * (TITLE + TILE + GAP)
         pen.text((0, top + TITLE // 2), title, "black", font, "lm")
-        for column, picture in enumerate(pictures):
-            side = picture.width
-            middle = picture.crop((side * MARGIN, side * MARGIN, side * (1 - MARGIN), side * (1 - MARGIN)))
+        for column, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
             # With premultiplied colours, or the invisible colours of transparent pixels would show at edges.
-            tile = over_grounds(middle.convert("RGBa").resize((TILE, TILE), Image.Resampling.LANCZOS).convert("RGBA"))
-            page.paste(tile, (column * (TILE + GAP), top + TITLE))
+            enlarged = picture.convert("RGBa").resize((TILE, TILE), Image.Resampling.LANCZOS, box).convert("RGBA")
+            page.paste(over_grounds(enlarged), (column * (TILE + GAP), top + TITLE))
     for column, (prompt, seed) in enumerate(CASES):
         middle = column * (TILE + GAP) + TILE // 2
         pen.text((middle, page.height - TITLE // 2), f"{prompt}, seed {seed}", "black", font, "mm")
     return page
 
 
+def around_object(picture: Image.Image) -> tuple[float, float, float, float]:
+    """Returns the square around the object, inside the picture: left, top, right and bottom in pixels."""
+    rows, columns = np.nonzero(np.asarray(picture)[..., 3] > VISIBLE)
+    (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in (rows, columns))
+    side = min(picture.width, (1 + 2 * MARGIN) * max(right - left, bottom - top))
+    x, y = (min(max(middle - side / 2, 0), picture.width - side) for middle in ((left + right) / 2, (top + bottom) / 2))
+    return x, y, x + side, y + side
+
+
 def over_grounds(picture: Image.Image) -> Image.Image:
-    """Returns the picture with a checkerboard behind its left half and a scene behind its right half."""
-    ground = Image.fromarray(checkerboard().astype(np.uint8))
-    ground.paste(Image.fromarray(scene().astype(np.uint8)).crop((TILE // 2, 0, TILE, TILE)), (TILE // 2, 0))
+    """Returns the picture with a checkerboard behind its lower left half and a scene behind its upper right half."""
+    y, x = np.mgrid[0:TILE, 0:TILE]
+    ground = Image.fromarray(np.where((x > y)[..., None], scene(), checkerboard()).astype(np.uint8))
     ground.paste(picture, mask=picture)
     return ground
 
