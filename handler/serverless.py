@@ -44,8 +44,8 @@ def make_handler(runner: Runner, settings: Settings, send: SendProgress | None =
     Args:
         runner: runs the jobs.
         settings: this worker's.
-        send: sends the progress of a job, at most once a second, and never after the handler has returned; None if
-            no one wants to know.
+        send: sends the progress of a job, at most once a second, and never after the handler has returned; None
+            sends nothing.
 
     The handler returns the reply of handler.job.reply, or `{"error": "code: message"}`. It raises only
     asyncio.CancelledError, with which the SDK ends a cancelled or timed-out job; by then the run has been
@@ -111,7 +111,7 @@ async def _end(updates: asyncio.Task[None]) -> None:
 
 
 class LeavingWorker:
-    """Handles jobs until ComfyUI is given up or a weight file is gone, then leaves the field to another worker.
+    """Handles jobs until ComfyUI is given up or a weight file is gone, then makes way for another worker.
 
     The job that it has fails, the SDK asks RunPod to replace the worker and takes no other job, and the
     process ends with status 1. An idle worker ends at once if ComfyUI is given up.

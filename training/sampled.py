@@ -1,4 +1,4 @@
-"""Latents as jobs make them: the real sampler at the real guidance, whose pictures nobody has drawn."""
+"""Latents as jobs make them, with the real sampler at the real guidance; only parts of their alpha are known."""
 
 from types import SimpleNamespace
 

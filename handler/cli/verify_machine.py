@@ -17,7 +17,7 @@ SAMPLE_S = 0.1
 TAIL_LINES = 60
 
 # What ComfyUI 0.30.0 logs about devices, number formats, attention and memory.
-TOLD = re.compile(
+FACTS = re.compile(
     r"Total VRAM|pytorch version|xformers version|Set vram state|Device:|Using async|Enabled pinned|Using \w+ attention"
     r"|Using sub quadratic|DynamicVRAM|VAE load device|CLIP/text encoder model load|model weight dtype"
     r"|loaded completely|loaded partially|prepared for dynamic|Python version|ComfyUI version|Enabled fp16"
@@ -110,7 +110,7 @@ class ComfyLog(logging.Handler):
     """Keeps what ComfyUI logs about its devices and the patch, and its last lines.
 
     Attributes:
-        told: lines about devices, number formats and memory.
+        facts: lines about devices, number formats and memory.
         proof: whether the patch is in force; None if the node pack did not say.
         tail: the last lines.
     """
@@ -119,7 +119,7 @@ class ComfyLog(logging.Handler):
         super().__init__()
         self.proof: Proof | None = None
         self._ended_s: dict[str, float] = {}
-        self.told: list[str] = []
+        self.facts: list[str] = []
         self.tail: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -132,8 +132,8 @@ class ComfyLog(logging.Handler):
         for stage, words in STAGE_ENDS.items():
             if words in line:
                 self._ended_s.setdefault(stage, record.created)
-        if TOLD.search(line) and line not in self.told:
-            self.told.append(line)
+        if FACTS.search(line) and line not in self.facts:
+            self.facts.append(line)
 
     def start_seconds(self, began_s: float, ready_s: float) -> dict[str, float]:
         """Returns the seconds of each stage of ComfyUI's start.

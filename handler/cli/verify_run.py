@@ -99,7 +99,7 @@ class Verification:
                     self._report.patch = comfyui_log.proof
                     self._report.verdicts.append(verify_verdicts.of_patch(comfyui_log.proof))
             finally:
-                self._report.comfyui = comfyui_log.told
+                self._report.comfyui = comfyui_log.facts
                 self._report.gpu_memory = sampler.memory()
                 self._report.comfyui_tail = () if self._report.passed else comfyui_log.tail
         self._judge_machine()

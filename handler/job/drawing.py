@@ -36,7 +36,7 @@ class Drawing:
     Attributes:
         planned: what is drawn.
         deadline: when to give up.
-        on_progress: called with each change of `progress`; None if no one wants to know.
+        on_progress: called with each change of `progress`; or None.
         attempts: how often it was tried.
         started_s: when it began, on the monotonic clock.
         progress: how far it is.

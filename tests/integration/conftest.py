@@ -1,6 +1,6 @@
 """The real ComfyUI with the tiny model on the CPU, started once, and the real server, started once.
 
-Tests that stop or kill either of them leave it running, or such that the next job starts it again.
+Tests that stop or kill either of them leave it running, or let the next job start it again.
 """
 
 import copy

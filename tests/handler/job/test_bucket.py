@@ -97,15 +97,17 @@ class RegionalS3(LoopbackServer):
 
     async def _answer(self, request):
         signed = request.headers.get("Authorization", "") + request.query.get("X-Amz-Credential", "")
-        told = {"x-amz-bucket-region": self.REGION}
+        answer_headers = {"x-amz-bucket-region": self.REGION}
         if signed and f"/{self.REGION}/s3/aws4_request" not in signed:
             body = "" if request.method == "HEAD" else "<Error><Code>PermanentRedirect</Code></Error>"
-            return web.Response(status=301, text=body, headers=told, content_type="application/xml")
+            return web.Response(status=301, text=body, headers=answer_headers, content_type="application/xml")
         if request.match_info["bucket"] != "pictures":
             return self._error(404, "NoSuchBucket")
-        return self._object(request.method, request.match_info.get("key"), request.headers, await request.read(), told)
+        return self._object(
+            request.method, request.match_info.get("key"), request.headers, await request.read(), answer_headers
+        )
 
-    def _object(self, method, key, headers, body, told):
+    def _object(self, method, key, headers, body, answer_headers):
         if method == "PUT":
             self.objects[key], self.headers[key] = body, headers
         elif method == "DELETE":
@@ -114,7 +116,7 @@ class RegionalS3(LoopbackServer):
             self.objects.pop(key)
         elif method == "GET":
             return web.Response(body=b"lost" if self.lost else self.objects[key])
-        return web.Response(headers=told)
+        return web.Response(headers=answer_headers)
 
     def _error(self, status, code):
         return web.Response(status=status, text=f"<Error><Code>{code}</Code></Error>", content_type="application/xml")

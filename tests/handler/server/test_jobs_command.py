@@ -1,4 +1,4 @@
-"""`layerdiffuse-alpha jobs` and GET /alpha/v1/jobs, against the real server over a generator that does as told."""
+"""`layerdiffuse-alpha jobs` and GET /alpha/v1/jobs, against the real server over a scripted generator."""
 
 import json
 

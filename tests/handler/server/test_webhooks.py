@@ -142,7 +142,7 @@ def test_a_webhook_cannot_fill_the_memory_or_last(make, monkeypatch, start, part
     "host", ["xn--n3h.example", "a..b", f"{'a' * 64}.example", ".", "xn--.example", "\u2764.example"]
 )
 def test_a_webhook_whose_host_cannot_be_used_is_refused(client, host):
-    """When the job is submitted: later, its caller cannot be told."""
+    """When the job is submitted, because later its caller would not see the error."""
     answer = client.post(f"{JOBS}/run", json={"input": {"prompt": "x"}, "webhook": f"http://{host}/"})
     assert error(answer)[:2] == (400, "bad_request")
     assert error(answer)[2].startswith("webhook: ")
