@@ -123,7 +123,6 @@ class Verification:
         self._report.versions = {**self._report.versions, **comfyui.client(Deadline(1)).versions}
         with self._spinner("warm-up: one whole picture"), self._step("warm-up"):
             picture = preparation.first_picture(generator, "full")
-            assert picture is not None
             stages = dict(picture.info["seconds"])
             total_s = stages.pop("total")
             seconds |= {stage: value for stage, value in stages.items() if stage != verify_pictures.WAIT}

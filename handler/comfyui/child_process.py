@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 import threading
+import time
 
 from handler.comfyui import ending
 from handler.comfyui.client import ComfyClient
@@ -24,7 +25,8 @@ class Child:
     Attributes:
         process: as the standard library sees it.
         client: speaks to it.
-        ready_s: when it became ready, on the monotonic clock; None until then.
+        started_s: when it was started, on the monotonic clock.
+        ready_s: when it became ready; None until then.
         reason: why it ended, or is about to; empty until then.
         last_lines: what it printed last.
     """
@@ -34,6 +36,7 @@ class Child:
     ) -> None:
         self.process = process
         self.client = client
+        self.started_s = time.monotonic()
         self.ready_s: float | None = None
         self.reason = ""
         self.last_lines: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)

@@ -89,6 +89,11 @@ class ComfyProcess:
         child = self._child
         return child is not None and child.is_ready
 
+    def start_times_s(self) -> tuple[float, float] | None:
+        """Returns when ComfyUI was started and when it was ready, on the monotonic clock; None if it is not."""
+        child = self._child
+        return None if child is None or child.ready_s is None else (child.started_s, child.ready_s)
+
     def restarts(self) -> int:
         """Returns how often ComfyUI was restarted."""
         return max(0, self._starts - 1)

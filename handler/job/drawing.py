@@ -1,5 +1,6 @@
 """The picture that is being drawn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
@@ -10,6 +11,8 @@ from handler.job.progress import JobProgress, OnProgress, Stage
 from handler.job.seeds import Draw
 from handler.workflow.parameters import Request
 from handler.workflow.workflow import Workflow
+
+OnRun = Callable[[Run], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Drawing:
         planned: what is drawn.
         deadline: when to give up.
         on_progress: called with each change of `progress`; or None.
+        on_run: called with the run after each message of ComfyUI; or None.
         attempts: how often it was tried.
         started_s: when it began, on the monotonic clock.
         progress: how far it is.
@@ -44,7 +48,8 @@ class Drawing:
 
     planned: PlannedPicture
     deadline: Deadline
-    on_progress: OnProgress | None
+    on_progress: OnProgress | None = None
+    on_run: OnRun | None = None
     attempts: Attempts = field(init=False)
     started_s: float = field(default_factory=monotonic, init=False)
     progress: JobProgress = field(init=False)
@@ -61,6 +66,8 @@ class Drawing:
     def follow(self, run: Run) -> None:
         """Looks at the run after a message of ComfyUI."""
         self._show(self.progress.after(run))
+        if self.on_run is not None:
+            self.on_run(run)
 
     def _show(self, progress: JobProgress) -> None:
         if progress != self.progress:

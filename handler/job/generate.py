@@ -89,20 +89,20 @@ class Generator:
         self._check_machine(planned.workflow)
         self._check_embeddings(planned)
         values, spare = planned.random.values, planned.random.spare
-        picture, fault = self._picture(drawing, values)
+        picture, fault = self.attempt(drawing, values)
         refused: dict[str, Any] = {}
         if fault is not None and spare is not None and self.settings.alpha_check == "retry":
             log.warning("picture refused, drawing once more", extra={**values, "reason": fault})
             refused = {"refused": {**values, "reason": fault}}
-            picture, fault = self._picture(drawing, spare)
+            picture, fault = self.attempt(drawing, spare)
         if fault is not None and self.settings.alpha_check != "accept":
             before = f"; so was the picture before, with {seeds.listed(values)}" if refused else ""
             raise NotTransparent(fault + before)
         verdict = {"passed": fault is None, **({} if fault is None else {"reason": fault}), **refused}
         return replace(picture, info={**picture.info, "alpha_check": verdict})
 
-    def _picture(self, drawing: Drawing, random_values: seeds.Values) -> tuple[Picture, str | None]:
-        """Returns a picture, and why it is not a transparent one: None if it is."""
+    def attempt(self, drawing: Drawing, random_values: seeds.Values) -> tuple[Picture, str | None]:
+        """Returns a picture, and why it is not a transparent one: None if it is. Raises like `draw` otherwise."""
         workflow = drawing.planned.workflow
         graph = workflow.render({**drawing.planned.request.values, **random_values})
         asked_s = time.monotonic()

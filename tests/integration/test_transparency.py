@@ -12,7 +12,7 @@ import pytest
 from handler.errors import NotTransparent
 from handler.job import seeds
 from handler.job.generate import Generator
-from handler.job.preparation import warm_up
+from handler.job.preparation import prepare
 from handler.job.profiles import load
 from handler.job.runner import Runner
 from handler.serverless import make_handler
@@ -169,7 +169,7 @@ def test_accept_does_not_make_an_opaque_worker_ready(weak_patch, comfyui, settin
     changed = settings.model_copy(update={"workflows_dir": weak_patch, "warm_up": "full"})
     assert changed.alpha_check == "accept"
     with pytest.raises(NotTransparent):
-        warm_up(Generator(load(changed), comfyui, changed))
+        prepare(Generator(load(changed), comfyui, changed))
 
 
 @pytest.mark.parametrize("mode", ["fail", "retry", "accept"])

@@ -48,6 +48,7 @@ def test_warm_up_draws_the_picture_of_its_mode(comfyui, settings, caplog, warm_u
     prepare(generator_with(comfyui, settings, warm_up=warm_up))
     (record,) = events(caplog, "warm-up finished")
     assert record.mode == ("full" if steps > 1 else "fast")
+    assert events(caplog, "started")[0].seconds["warm"] > 0
     if steps > 1:
         assert record.stages.keys() >= {"Sampler", "VAE Decode", "Alpha Decode", "Alpha PNG", "total"}
         assert record.alpha["transparent"] > 0.3
@@ -58,6 +59,7 @@ def test_without_warm_up_nothing_is_drawn(comfyui, settings, caplog):
     caplog.set_level(logging.INFO)
     prepare(generator_with(comfyui, settings, warm_up="off"))
     assert not events(caplog, "warm-up finished")
+    assert events(caplog, "started")[0].seconds.keys() == {"process", "imports", "comfyui_ready", "warm"}
 
 
 @pytest.fixture

@@ -20,9 +20,13 @@ from server import PROGRAM, ROOT, TINY, run
 
 from handler.job.png import check_png
 
+START_STAGES = ["process", "imports", "comfyui_ready", "weights_read", "patched", "on_device", "warm"]
 
-def start(*arguments, **environment):
-    return subprocess.Popen([PROGRAM, *arguments], env=os.environ | TINY | environment, start_new_session=True, cwd="/")
+
+def start(*arguments, stderr=None, **environment):
+    return subprocess.Popen(
+        [PROGRAM, *arguments], env=os.environ | TINY | environment, start_new_session=True, cwd="/", stderr=stderr
+    )
 
 
 def end(process):
@@ -84,20 +88,30 @@ def test_torch_is_not_in_the_workers_environment():
     assert "ModuleNotFoundError: No module named 'torch'" in done.stderr
 
 
-def test_the_sdk_loop():
+def test_the_sdk_loop(tmp_path):
     """RunPod's protocol from start to SIGTERM: warm-up before the first job, results, errors, a stop, the end.
+
+    Its log says how long each stage of the start took.
 
     One worker for all of it, since each start takes ComfyUI's ten seconds.
     """
     small = {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64, "num_inference_steps": 4}
-    with ControlPlane() as runpod:
+    log = tmp_path / "log"
+    with ControlPlane() as runpod, log.open("w") as stderr:
         runpod.submit("good", small)
-        worker = start("worker", **runpod.environment)
+        began_s = time.monotonic()
+        worker = start("worker", stderr=stderr, LOG_FORMAT="json", **runpod.environment)
         try:
             job_id, posted, size_bytes = runpod.result()
             assert job_id == "good"
             assert posted["output"]["status"] == "success"
             assert size_bytes < 10_000_000
+            started = next(json.loads(line) for line in log.read_text().splitlines() if '"event": "started"' in line)
+            assert list(started["seconds"]) == START_STAGES
+            moments_s = list(started["seconds"].values())
+            assert 0 < moments_s[0] < moments_s[1]  # ComfyUI boots while the SDK is imported
+            assert moments_s[1:] == sorted(moments_s[1:])
+            assert moments_s[-1] < time.monotonic() - began_s + 0.02
             check_png(base64.b64decode(posted["output"]["image_base64"]), 64, 64)
             # Warm: the checkpoint was loaded before the job came.
             assert "Checkpoint" not in json.loads(posted["output"]["info"])["seconds"]
