@@ -6,6 +6,7 @@ from handler.cli.terminal import EXIT_USAGE, fail
 from handler.comfyui.process import ComfyProcess
 from handler.job import profiles
 from handler.job.generate import Generator
+from handler.server.address import AddressNotAllowed, check_address
 
 
 def serve() -> None:
@@ -14,11 +15,16 @@ def serve() -> None:
     if "embed_workflow" not in settings.model_fields_set:  # its pictures stay on this machine
         settings = settings.model_copy(update={"embed_workflow": True})
     logs.configure(settings.log_level, settings.log_format)
-    from handler.server import serve as server  # FastAPI takes half a second, which other commands need not spend
-
     try:
-        server.check_address(settings)
-        with ComfyProcess(settings) as comfyui:
-            server.serve(Generator(profiles.load(settings), comfyui, settings), settings)
-    except (server.AddressNotAllowed, server.CannotListen) as exc:
+        check_address(settings)
+    except AddressNotAllowed as exc:
         fail(str(exc), EXIT_USAGE)
+    workflow = profiles.load(settings)
+    with ComfyProcess(settings) as comfyui:
+        comfyui.begin()
+        from handler.server import serve as server  # FastAPI takes half a second, during which ComfyUI starts
+
+        try:
+            server.serve(Generator(workflow, comfyui, settings), settings)
+        except server.CannotListen as exc:
+            fail(str(exc), EXIT_USAGE)

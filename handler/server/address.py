@@ -2,6 +2,21 @@
 
 import ipaddress
 
+from handler.settings import Settings
+
+
+class AddressNotAllowed(Exception):
+    """The server would be open to everyone who can reach its address."""
+
+
+def check_address(settings: Settings) -> None:
+    """Raises AddressNotAllowed if other machines could use the server without an API key."""
+    if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
+        raise AddressNotAllowed(
+            f"without API_KEYS the server listens on loopback only, LISTEN_HOST is {settings.listen_host};"
+            " set API_KEYS, or ALLOW_WITHOUT_KEYS=true if something in front of it checks its callers"
+        )
+
 
 def is_loopback(host: str) -> bool:
     """Returns whether only this machine can reach the address."""

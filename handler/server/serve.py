@@ -20,7 +20,6 @@ from handler.job import preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
-from handler.server.address import is_loopback
 from handler.server.app import make_app
 from handler.server.background import Background
 from handler.server.cleanup import cancel_abandoned, delete_unnamed, expire_pictures
@@ -44,21 +43,8 @@ KEEP_ALIVE_S = 75  # longer than the 60 s of load balancers, which may reuse a c
 log = logging.getLogger(__name__)
 
 
-class AddressNotAllowed(Exception):
-    """The server would be open to everyone who can reach its address."""
-
-
 class CannotListen(Exception):
     """The address is taken, is not this machine's, or is not allowed for this user."""
-
-
-def check_address(settings: Settings) -> None:
-    """Raises AddressNotAllowed if other machines could use the server without an API key."""
-    if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
-        raise AddressNotAllowed(
-            f"without API_KEYS the server listens on loopback only, LISTEN_HOST is {settings.listen_host};"
-            " set API_KEYS, or ALLOW_WITHOUT_KEYS=true if something in front of it checks its callers"
-        )
 
 
 def serve(generator: Generator, settings: Settings) -> None:
