@@ -42,7 +42,7 @@ OTHER_WEIGHTS_BYTES = 250_000_000  # the worker's own environment, a layer above
 SLIMMED_BYTES = 1_500_000_000  # what SLIM=1 saves at least
 CHANGED = Path("handler", "__init__.py")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=120)
 
 
 class Failed(Exception):
@@ -149,7 +149,10 @@ def _job_by_test_input(
 ) -> bytes:
     """Returns the PNG of a job that goes through RunPod's SDK."""
     container = engine.start("worker", "--test_input", json.dumps({"input": request}), surroundings=surroundings)
-    printed, _ = container.communicate(timeout=JOB_S)
+    try:
+        printed, _ = container.communicate(timeout=JOB_S)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"--test_input was not finished after {JOB_S} s") from None
     _check(container.returncode == 0, f"--test_input exited with {container.returncode}")
     png = base64.b64decode(json.loads(printed.splitlines()[-1])["output"]["image_base64"])
     _check_picture(png, size, "through RunPod's SDK")
