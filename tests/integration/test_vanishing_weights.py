@@ -49,7 +49,7 @@ def test_the_file_is_named_until_it_is_back(small, tmp_path, path, change):
         generator = Generator(profiles.load(settings), comfyui, settings)
         generator.start()
         check = generator._check_machine
-        generator._check_machine = lambda: (check(), change(models / path))
+        generator._check_machine = lambda workflow: (check(workflow), change(models / path))
         with pytest.raises(ModelMissing, match=path):
             draw(1)
         generator._check_machine = check
