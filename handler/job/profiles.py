@@ -37,7 +37,9 @@ def _alternative(name: str, default: Workflow, settings: Settings) -> Workflow |
     except WorkflowInvalid as exc:
         log.warning("workflow not offered", extra={"workflow": name, "reason": exc.message})
         return None
-    if missing := locate.missing(workflow.models, settings):
+    # Without the files of the default workflow, no job runs; they may come later.
+    own = [file for file in workflow.models if file not in default.models]
+    if missing := locate.missing(own, settings):
         log.info("workflow not offered", extra={"workflow": name, "missing": [str(file) for file in missing]})
         return None
     return workflow

@@ -26,7 +26,7 @@ def make_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         readiness = service.readiness
         async with service.dispatcher.running(service.background, readiness):
-            preparation = service.background.start(readiness.prepare())
+            preparation = service.background.start(readiness.follow())
             watch = service.background.start(service.watch.run(lambda: openapi.forget(app)))
             settling = asyncio.create_task(asyncio.to_thread(_settle, app))
             yield

@@ -195,7 +195,7 @@ class Dispatcher:
                 await asyncio.sleep(STORAGE_RETRY_S)
                 continue
             if running is not None:
-                await self._run(running)
+                await self._run(running, readiness)
             else:
                 await self._queued.wait()
 
@@ -208,12 +208,13 @@ class Dispatcher:
             self._running = RunningJob(record, request, self._settings.job_timeout_s, self._store.now())
             return self._running
 
-    async def _run(self, running: RunningJob) -> None:
+    async def _run(self, running: RunningJob, readiness: Readiness) -> None:
         try:
             encoded, outcome = await asyncio.to_thread(running.run, self._runner, reply.Shape.of(self._settings))
             await self._results.complete(running, encoded, outcome)
         except GenerationError as exc:
-            if isinstance(exc, ENDS_WITH_US) and await self._put_back(running):
+            is_not_its_fault = self._stopping.is_set() and isinstance(exc, ENDS_WITH_US)
+            if (is_not_its_fault or await readiness.is_cause_of(exc)) and await self._put_back(running):
                 return
             self._metrics.errors.labels(exc.code).inc()
             status = Status.after(exc)
@@ -227,11 +228,10 @@ class Dispatcher:
         self._on_finished(running.id, status)
 
     async def _put_back(self, running: RunningJob) -> bool:
-        """Returns whether the server is stopping and no caller cancelled the job; it is then queued again."""
+        """Queues the job again and returns True, unless a caller cancelled it."""
         async with self._running_lock:
-            if running.is_cancelled or not self._stopping.is_set():
+            if running.is_cancelled or not await self._results.put_back(running.id):
                 return False
-            await self._results.put_back(running.id)
             self._running = None
             return True
 

@@ -30,10 +30,15 @@ class WorkerCounts(BaseModel):
 
 
 class Health(BaseModel):
-    """Counts of jobs and workers, and whether a changed workflow was refused."""
+    """Counts of jobs and workers, why the worker is unhealthy, and why a changed workflow was refused."""
 
     jobs: JobCounts
     workers: WorkerCounts
+    unhealthy_reason: str | None = Field(
+        None,
+        serialization_alias="unhealthyReason",
+        description="why the worker cannot draw, as `code: message`; queued jobs wait",
+    )
     workflow_refused: str | None = Field(
         None,
         serialization_alias="workflowRefused",

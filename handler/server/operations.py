@@ -6,16 +6,19 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
+from handler.errors import ComfyUnavailable, ModelMissing, NoGpu, StorageUnavailable
 from handler.job.buckets import picture_origins
+from handler.server.error_responses import ErrorResponse
 from handler.server.errors import BadRequest
 from handler.server.openapi import GENERAL, Docs, error_docs
 from handler.server.service import ServiceOf
 
 PAGE = Path(__file__).with_name("page")
+CANNOT_DRAW = (ModelMissing, NoGpu, ComfyUnavailable, StorageUnavailable)
 PING_DOCS: Docs = {
     200: {"description": "ready"},
     204: {"description": "starting"},
-    503: {"description": "cannot draw; the log has the reason"},
+    **error_docs(*CANNOT_DRAW, BadRequest),
 }
 METRICS_DOCS: Docs = {200: {"description": "metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
@@ -23,11 +26,13 @@ router = APIRouter()
 
 
 @router.head("/ping", include_in_schema=False)
-@router.get("/ping", response_class=Response, responses=PING_DOCS | error_docs(BadRequest))
+@router.get("/ping", response_class=Response, responses=PING_DOCS)
 async def ping(service: ServiceOf) -> Response:
-    """Whether the worker can draw now: 200, 204 while it or ComfyUI starts, or 503 if it cannot."""
+    """Whether the worker can draw now: 200, 204 while it or ComfyUI starts, or 503 and the reason if it cannot."""
     readiness = service.readiness
-    return Response(status_code=503 if readiness.error else 200 if readiness.is_up else 204)
+    if (error := readiness.error) is not None:
+        return ErrorResponse(503, error.code, error.message)
+    return Response(status_code=200 if readiness.is_up else 204)
 
 
 @router.get("/metrics", response_class=Response, responses=METRICS_DOCS | error_docs(*GENERAL))

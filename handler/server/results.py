@@ -78,14 +78,15 @@ class Results:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), STORAGE_RETRY_S)
 
-    async def put_back(self, job_id: str) -> None:
-        """Queues a running job again, for the next start."""
+    async def put_back(self, job_id: str) -> bool:
+        """Queues a running job again, and returns whether it is; it then runs later, or after the next start."""
         try:
             await asyncio.to_thread(self._store.put_back, job_id)
-        except StorageUnavailable as exc:  # the next start queues it all the same, as its second attempt
+        except StorageUnavailable as exc:
             log.error("job not queued again", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
-        else:
-            log.info("job queued for the next start", extra={"job_id": job_id})
+            return self._stopping.is_set()  # the next start queues it all the same, as its second attempt
+        log.info("job queued again", extra={"job_id": job_id})
+        return True
 
     def _complete(self, running: RunningJob, encoded: Sequence[bytes | None], outcome: Outcome) -> None:
         for picture, content in zip(outcome.pictures, encoded, strict=True):

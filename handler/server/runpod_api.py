@@ -129,7 +129,12 @@ async def health(service: ServiceOf) -> Health:
         initializing=int(not readiness.is_up and not busy and readiness.error is None),
         unhealthy=int(readiness.error is not None),
     )
-    return Health(jobs=jobs, workers=workers, workflow_refused=service.watch.refused)
+    return Health(
+        jobs=jobs,
+        workers=workers,
+        unhealthy_reason=None if readiness.error is None else str(readiness.error),
+        workflow_refused=service.watch.refused,
+    )
 
 
 async def _submit(service: Service, request: RunRequest, keep_s: float, prefix: str = "") -> str:

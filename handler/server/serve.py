@@ -16,7 +16,7 @@ from typing import cast
 import uvicorn
 
 from handler.errors import InternalError, StorageUnavailable
-from handler.job import preparation, profiles
+from handler.job import fitness, preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
@@ -79,7 +79,11 @@ def serve(generator: Generator, settings: Settings) -> None:
                 store=store,
                 pictures=pictures,
                 metrics=metrics,
-                readiness=Readiness(partial(preparation.prepare, generator), comfyui),
+                readiness=Readiness(
+                    partial(preparation.prepare, generator),
+                    lambda: fitness.check_weights(settings, generator.workflow),
+                    comfyui,
+                ),
                 signer=UrlSigner.of(settings),
                 input_schema=generator.input_schema,
                 watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),

@@ -1,12 +1,19 @@
-"""What the server says about itself while ComfyUI is killed; ComfyUI is a child that speaks its protocol."""
+"""What the server says about itself while ComfyUI is killed, or a weight file is missing.
+
+ComfyUI is a child that speaks its protocol.
+"""
 
 import os
+import shutil
 import signal
 import time
 
 import fake_comfyui
 import psutil
-from server import Server
+from server import ROOT, Server
+
+CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"
+MISSING = f"models/{CHECKPOINT} missing or unreadable in MODELS_DIR, WEIGHTS_DIRS and HF_CACHE_DIR"
 
 
 def comfyui_of(server):
@@ -51,3 +58,28 @@ def test_ping_health_and_metrics_follow_comfyui(tmp_path):
         time.sleep(0.5)
         assert server.status(waiting)["status"] == "IN_QUEUE"
         assert server.http.get(f"{server.jobs}/health").json()["workers"]["unhealthy"] == 1
+
+
+def test_jobs_wait_for_a_weight_file(tmp_path):
+    """It vanishes between two jobs: no job fails, also after a restart; /ping and /health name it, the log once."""
+    models = shutil.copytree(ROOT / "models", tmp_path / "models")
+    fake_comfyui.install(tmp_path / "comfyui")
+    places = {"COMFYUI_DIR": str(tmp_path / "comfyui"), "MODELS_DIR": str(models), "WARM_UP": "off"}
+    with (tmp_path / "log").open("w+") as log, Server(tmp_path / "data", **places) as server:
+        (models / CHECKPOINT).unlink()
+        waiting = [server.run() for _ in range(3)]
+        until_ping(server, 503)
+        assert [server.status(job_id)["status"] for job_id in waiting] == ["IN_QUEUE"] * 3
+        assert server.http.get(f"{server.url}/ping").json()["error"]["message"] == MISSING
+        assert server.http.get(f"{server.jobs}/health").json()["unhealthyReason"] == f"model_missing: {MISSING}"
+
+        server.stop()
+        server.output = log
+        server.start(503)
+        time.sleep(0.5)
+        assert [server.status(job_id)["status"] for job_id in waiting] == ["IN_QUEUE"] * 3
+        shutil.copy2(ROOT / "models" / CHECKPOINT, models / CHECKPOINT)
+        assert [server.result(job_id)["status"] for job_id in waiting] == ["COMPLETED"] * 3
+        assert server.http.get(f"{server.jobs}/health").json()["unhealthyReason"] is None
+        log.seek(0)
+        assert sum(CHECKPOINT in line and "INFO" not in line for line in log) == 1

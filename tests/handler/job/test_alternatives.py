@@ -90,3 +90,9 @@ def test_a_workflow_that_cannot_draw_is_not_offered(settings, caplog):
     assert "no node sends the picture" in invalid.reason
     with pytest.raises(InvalidInput, match='workflow must be one of "txt2img_alpha", got'):
         without.parse({"prompt": "x", "workflow": TURBO})
+
+
+def test_a_missing_file_of_the_default_hides_no_workflow(settings):
+    """Jobs wait for that file, and those that chose another workflow are still valid when it comes."""
+    without = profiles.load(settings.model_copy(update={"models_dir": settings.workflows_dir}))
+    assert [workflow.name for workflow in without.alternatives] == [TURBO]

@@ -30,11 +30,11 @@ def make(tmp_path):
     """Makes a client of a server with these settings: `make(queue_limit=…)`."""
     clients = []
 
-    def make(prepare=lambda: None, buckets=None, **more):
+    def make(prepare=lambda: None, check_weights=lambda: None, buckets=None, **more):
         service, painter = painted_service(
             Settings(**{"profile": "tiny", "data_dir": tmp_path, "job_timeout_s": 20, **more}), buckets
         )
-        service = dataclasses.replace(service, readiness=Readiness(prepare, Up()))
+        service = dataclasses.replace(service, readiness=Readiness(prepare, check_weights, Up()))
         client = TestClient(make_app(service), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
         client.__enter__()
         client.painter, client.service = painter, service

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 
-from handler.errors import NodeFailed, NotTransparent
+from handler.errors import ModelMissing, NodeFailed, NotTransparent
 from handler.job import profiles, seeds
 from handler.job.drawing import PlannedPicture
 from handler.job.picture import Picture
@@ -78,6 +78,8 @@ class Painter:
                 deadline.sleep(0.01)
         if prompt == "fail once" and self.prompts.count(prompt) == 1:
             raise NodeFailed("KSampler: out of memory")
+        if prompt == "without weights":
+            raise ModelMissing("models/loras/x.safetensors missing")
         if prompt == "opaque third" and seed == THIRD:
             raise NotTransparent("picture is opaque")
         if prompt == "fail third" and seed == THIRD:
@@ -110,7 +112,7 @@ def painted_service(settings, buckets=None):
         store=store,
         pictures=pictures,
         metrics=metrics,
-        readiness=Readiness(lambda: None, Up()),
+        readiness=Readiness(lambda: None, lambda: None, Up()),
         signer=UrlSigner.of(settings),
         input_schema=painter.input_schema,
         watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), painter.use),

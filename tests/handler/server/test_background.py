@@ -61,12 +61,12 @@ def start(tmp_path, monkeypatch):
         (JobStore, "expire"),
         (JobStore, "due_webhooks"),
         (WorkflowWatch, "check"),
-        (Readiness, "prepare"),
+        (Readiness, "follow"),
     ],
 )
 def test_a_task_that_dies_ends_the_server(start, monkeypatch, owner, method):
     """Jobs, cleanup, webhooks, workflow, warm-up: `run` raises, which is exit status 1 of the program."""
-    monkeypatch.setattr(owner, method, crash_later if method == "prepare" else crash)
+    monkeypatch.setattr(owner, method, crash_later if method == "follow" else crash)
     _, run, _ = start()
     with pytest.raises(InternalError, match="a background task crashed, see the log"):
         run.result(20)

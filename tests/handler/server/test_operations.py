@@ -7,7 +7,7 @@ import pytest
 from calls import JOBS, error, submit, when
 
 import handler
-from handler.errors import StorageUnavailable
+from handler.errors import ModelMissing, StorageUnavailable
 from handler.server import readiness
 
 
@@ -52,12 +52,35 @@ def test_a_worker_that_cannot_start_keeps_its_queue(make, monkeypatch):
     until(client, 503)
     job_id = submit(client)
     assert workers(client) == "unhealthy"
-    response = client.post("/alpha/v1/txt2img", json={"prompt": "x"})
-    assert error(response)[:2] == (503, "storage_unavailable")
+    reason = "the folder for temporary files cannot be used: No space left on device"
+    for response in (client.post("/alpha/v1/txt2img", json={"prompt": "x"}), client.get("/ping")):
+        assert error(response) == (503, "storage_unavailable", reason)
+    assert client.get(f"{JOBS}/health").json()["unhealthyReason"] == f"storage_unavailable: {reason}"
     assert client.get(f"{JOBS}/status/{job_id}").json()["status"] == "IN_QUEUE"
     broken.clear()
     when(client, job_id, "COMPLETED")
     assert client.get("/ping").status_code == 200
+
+
+def test_a_job_fails_if_only_its_own_weights_are_missing(client):
+    """Those of another workflow than the default; the next job runs."""
+    assert when(client, submit(client, "without weights"), "FAILED")["error"].startswith("model_missing: ")
+    when(client, submit(client), "COMPLETED")
+
+
+def test_a_job_that_cannot_be_put_back_fails(make, monkeypatch):
+    """The weights and the disk vanish together, as with a volume: the job ends all the same."""
+
+    def vanished(*_):
+        raise ModelMissing("models/checkpoints/x.safetensors missing")
+
+    def full(*_):
+        raise StorageUnavailable("database or disk is full")
+
+    client = make(check_weights=vanished)
+    monkeypatch.setattr(client.service.store, "put_back", full)
+    when(client, submit(client, "without weights"), "FAILED")
+    assert client.get("/ping").status_code == 503
 
 
 def test_ping_follows_comfyui(client):

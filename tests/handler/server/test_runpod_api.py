@@ -131,6 +131,7 @@ def test_purging_empties_the_queue(client):
     assert client.get(f"{JOBS}/health").json() == {
         "jobs": {"completed": 0, "failed": 0, "inProgress": 1, "inQueue": 0, "retried": 0},
         "workers": {"idle": 0, "running": 1, "initializing": 0, "unhealthy": 0},
+        "unhealthyReason": None,
         "workflowRefused": None,
     }
 

@@ -30,7 +30,7 @@ def service(tmp_path):
         comfyui = Up()
         comfyui.is_ready = False
         comfyui.stop = started.set
-        return dataclasses.replace(service, readiness=Readiness(lambda: started.wait(60), comfyui))
+        return dataclasses.replace(service, readiness=Readiness(lambda: started.wait(60), lambda: None, comfyui))
 
     yield make
     started.set()
