@@ -1,9 +1,9 @@
-"""The progress of a job as it happens, for one client."""
+"""The progress of a job as it happens."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from handler.job.progress import Stage
+from handler.job.progress import JobProgress, Stage
 from handler.server import job_list
 from handler.server.job_record import JobRecord
 from handler.server.job_status import progress_of
@@ -42,5 +42,29 @@ async def changes(service: Service, job_id: str) -> AsyncIterator[Progress | Job
         record = finished.result()
         if record.status.is_final:
             yield record
+    finally:
+        finished.cancel()
+
+
+async def unread(service: Service, job_id: str, wait_s: float) -> list[JobProgress]:
+    """Returns a job's progress since the last call, as soon as there is some.
+
+    The list is empty after `wait_s`, or if the job has finished.
+
+    Raises:
+        NotFound: the id is unknown, or the result has expired.
+        StorageUnavailable: the job has finished, but its result could not be stored.
+    """
+    finished = asyncio.create_task(service.dispatcher.wait(job_id, wait_s))
+    try:
+        while True:
+            running = service.dispatcher.running_job(job_id)
+            found = running.read_progress() if running is not None else []
+            if found:
+                return found
+            if finished.done():
+                finished.result()
+                return []
+            await asyncio.wait([finished], timeout=POLL_S)
     finally:
         finished.cancel()

@@ -8,6 +8,7 @@ from fastapi import Path as UrlPart
 
 from handler.errors import InvalidInput
 from handler.job.reply import Shape
+from handler.server import events
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.health import Health, JobCounts, Purged, WorkerCounts
 from handler.server.job_record import JobRecord, JobRequest, Status
@@ -28,6 +29,7 @@ from handler.server.service import Service, ServiceOf
 RUNSYNC_KEEP_S = 60.0  # as at RunPod
 WAIT_MS = 90_000
 MAX_WAIT_MS = 300_000
+STREAM_WAIT_MS = 1_000  # RunPod's clients ask again at once
 
 RUN_BODY = json_body({"$ref": f"#/components/schemas/{RunRequest.__name__}"}, RUN_REQUESTS)
 
@@ -60,6 +62,7 @@ async def runsync(service: ServiceOf, request: RunRequestOf, wait: WaitOf = WAIT
     return await _status(service, await service.dispatcher.wait(job_id, wait / 1000))
 
 
+@router.post("/status/{job_id}", include_in_schema=False, response_model_exclude_none=True)  # RunPod's Go client
 @router.get("/status/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
 async def status(service: ServiceOf, job_id: JobId) -> Job:
     """A job's status, and its result when it has finished. While it runs, `output` is its progress."""
@@ -80,12 +83,12 @@ async def status_sync(service: ServiceOf, job_id: JobId, wait: WaitOf = WAIT_MS)
     return await _status(service, record)
 
 
+@router.post("/stream/{job_id}", include_in_schema=False, response_model_exclude_none=True)  # RunPod's Go client
 @router.get("/stream/{job_id}", responses=error_docs(*GENERAL, NotFound), response_model_exclude_none=True)
-async def stream(service: ServiceOf, job_id: JobId) -> Stream:
-    """A running job's progress since the last request. Its result is at /status."""
+async def stream(service: ServiceOf, job_id: JobId, wait: WaitOf = STREAM_WAIT_MS) -> Stream:
+    """A running job's progress since the last request, or after `wait` ms an empty list. Its result is at /status."""
+    changes = await events.unread(service, job_id, wait / 1000)
     record = await _find(service, job_id)
-    running = service.dispatcher.running_job(job_id)
-    changes = running.read_progress() if running is not None else []
     return Stream(status=record.status, stream=[StreamItem(output=progress_of(change)) for change in changes])
 
 

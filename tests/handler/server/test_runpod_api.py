@@ -166,7 +166,9 @@ def test_progress_is_in_status_and_in_stream(client):
     chunks = client.get(f"{JOBS}/stream/{job_id}").json()
     first = {"stage": "sampling", "step": 1, "steps": 20, "image": 1, "images": 1}
     assert chunks["stream"] == [{"output": first}, {"output": first | {"step": 2}}]
+    begin_s = time.monotonic()
     assert client.get(f"{JOBS}/stream/{job_id}").json() == {"status": "IN_PROGRESS", "stream": []}
+    assert time.monotonic() - begin_s > 0.9  # clients ask again at once
     client.painter.go_on.set()
     when(client, job_id, "COMPLETED")
     assert client.get(f"{JOBS}/stream/{job_id}").json() == {"status": "COMPLETED", "stream": []}

@@ -34,16 +34,19 @@ def test_a_base_url_may_end_in_a_slash(make, path):
     assert answer.json()["status"] == "IN_QUEUE"
 
 
-# What RunPod's documentation sends with curl, and its Go client to a base URL that ends in a slash.
-@pytest.mark.parametrize("base", ["/v2/tests", "/v2//tests"], ids=["curl", "go"])
-def test_every_operation_takes_a_bare_key(serve_painted, base):
-    """`Authorization: KEY` without `Bearer`, in the spelling of the documentation, sent by the real curl."""
+@pytest.mark.parametrize(
+    ("base", "reading", "authorization"),
+    [("/v2/tests", "GET", "key"), ("/v2//tests", "POST", "Bearer key")],
+    ids=["documentation", "go"],
+)
+def test_every_operation_as_others_send_it(serve_painted, base, reading, authorization):
+    """The documentation's curl has no `Bearer`; the Go client sends POST, to a base URL that ends in a slash."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     url, *_ = serve_painted(api_keys="key")
     body = ["-d", '{"input": {"prompt": "an apple"}}']
 
-    def curl(method, path, *options, key="key"):
+    def curl(method, path, *options, key=authorization):
         headers = [
             "-H",
             "accept: application/json",
@@ -59,8 +62,8 @@ def test_every_operation_takes_a_bare_key(serve_painted, base):
     assert curl("POST", "/run", *body, key="wrong")["error"]["code"] == "unauthorized"
     job_id = curl("POST", "/run", *body)["id"]
     assert curl("POST", f"/status-sync/{job_id}")["status"] == "COMPLETED"
-    assert curl("GET", f"/status/{job_id}")["output"]["image_base64"]
-    assert curl("GET", f"/stream/{job_id}") == {"status": "COMPLETED", "stream": []}
+    assert curl(reading, f"/status/{job_id}")["output"]["image_base64"]
+    assert curl(reading, f"/stream/{job_id}?wait=20000") == {"status": "COMPLETED", "stream": []}
     assert curl("POST", f"/cancel/{job_id}")["status"] == "COMPLETED"
     assert curl("POST", "/runsync", *body)["status"] == "COMPLETED"
     assert curl("POST", "/runsync?wait=30000", *body)["status"] == "COMPLETED"
@@ -89,6 +92,7 @@ def test_the_javascript_client_works_unchanged(serve_painted, tmp_path):
     )
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["queued"]["status"] == "IN_QUEUE"
+    assert said["streamed"] == []
     for name in ("waited", "status", "sync"):
         assert (said[name]["status"], said[name]["succeeded"]) == ("COMPLETED", True)
         assert said[name]["output"]["image_base64"]
