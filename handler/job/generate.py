@@ -67,10 +67,10 @@ class Generator:
         """Returns the picture that the request asks for, the first one if it asks for several; see `draw`."""
         return self.draw(self.plan(request)[0], deadline, on_progress)
 
-    def plan(self, request: Request) -> list[PlannedPicture]:
-        """Returns the pictures that the request asks for, for `draw`; at least one."""
+    def plan(self, request: Request, first: seeds.Values | None = None) -> list[PlannedPicture]:
+        """Returns the pictures that the request asks for, for `draw`; at least one; `first` as in seeds.draws."""
         workflow = self.workflow.named(request.values.get(CHOICE))
-        draws = seeds.draws(request, workflow.parameters)
+        draws = seeds.draws(request, workflow.parameters, first)
         return [PlannedPicture(workflow, request, draw, image) for image, draw in enumerate(draws, 1)]
 
     def draw(self, planned: PlannedPicture, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:

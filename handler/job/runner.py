@@ -1,4 +1,4 @@
-"""What every boundary does with a job: make the picture, store it in a bucket if there is one, log how it ended."""
+"""What every boundary does with a job: make its pictures, have them delivered, log how it ended."""
 
 import contextlib
 import logging
@@ -10,10 +10,11 @@ from handler import logs
 from handler.deadline import Deadline
 from handler.errors import GenerationError, InternalError, InvalidInput, JobCancelled, NotTransparent
 from handler.job import reply
-from handler.job.bucket import Bucket, BucketUnavailable
+from handler.job.bucket import Bucket
 from handler.job.buckets import Buckets
+from handler.job.delivery import Delivery, Keeper, Kept
 from handler.job.generate import Generator
-from handler.job.picture import MissingPicture, Outcome, Picture, PictureFacts
+from handler.job.picture import MissingPicture, Outcome
 from handler.job.progress import OnProgress
 from handler.workflow.parameters import Request
 
@@ -66,40 +67,49 @@ class Runner:
         return request
 
     def run(
-        self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None
+        self, job: Job, deadline: Deadline, on_progress: OnProgress | None = None, keeper: Keeper | None = None
     ) -> tuple[list[bytes | None], Outcome]:
         """Returns how the job ended, and its pictures, encoded; None for those that are in the bucket.
 
         After an error that is not about the one picture, no more are drawn.
 
+        Args:
+            job: the job.
+            deadline: when to give up.
+            on_progress: called with each change.
+            keeper: keeps finished pictures, and has those that an interrupted attempt left, which are not drawn again.
+
         Raises:
             GenerationError: the reason why there is no picture, or the job was cancelled.
         """
-        bucket = self._bucket(job.s3_config)
-        encoded: list[bytes | None] = []
-        facts: list[PictureFacts] = []
+        kept = keeper.kept() if keeper is not None else Kept(None, {})
+        plan = self._generator.plan(job.request, kept.first)
         missing: list[MissingPicture] = []
         errors: list[GenerationError] = []
-        for planned in self._generator.plan(job.request):
-            try:
-                if errors and not isinstance(errors[-1], NotTransparent):
-                    raise errors[-1]  # the next picture would fail like the last one
-                picture = self._generator.draw(planned, deadline, on_progress)
-            except JobCancelled:
-                raise
-            except GenerationError as exc:
-                errors.append(exc)
-                missing.append(MissingPicture(planned.random.values, str(exc)))
-            else:
-                url = _stored(bucket, picture, job.id) if bucket is not None else None
-                encoded.append(picture.encoded if url is None else None)
-                facts.append(PictureFacts.of(picture, url))
-        if not facts:
+        with Delivery(job.id, self._bucket(job.s3_config), keeper, plan) as delivery:
+            for planned in plan:
+                if planned.image in kept.pictures:
+                    continue
+                try:
+                    if errors and not isinstance(errors[-1], NotTransparent):
+                        raise errors[-1]  # the next picture would fail like the last one
+                    picture = self._generator.draw(planned, deadline, on_progress)
+                except JobCancelled:
+                    raise
+                except GenerationError as exc:
+                    errors.append(exc)
+                    missing.append(MissingPicture(planned.random.values, str(exc)))
+                else:
+                    delivery.add(planned, picture)
+            finished = {**kept.pictures, **delivery.delivered()}
+        if not finished:
             raise errors[0]
         if errors:
             fields = {"job_id": job.id, "code": errors[0].code, "reason": errors[0].message}
-            log.warning("pictures missing", extra={**fields, "pictures": len(facts), "missing": len(missing)})
-        return encoded, Outcome(tuple(facts), tuple(missing), job.request.number is not None)
+            log.warning("pictures missing", extra={**fields, "pictures": len(finished), "missing": len(missing)})
+        pictures = [finished[image] for image in sorted(finished)]
+        outcome = Outcome(tuple(each.facts for each in pictures), tuple(missing), job.request.number is not None)
+        return [each.encoded for each in pictures], outcome
 
     def _bucket(self, s3_config: object) -> Bucket | None:
         return None if self._buckets is None else self._buckets.of_job(s3_config)
@@ -129,11 +139,3 @@ def reported(job_id: str) -> Iterator[None]:
         log.exception("job failed", extra={"job_id": job_id, "code": InternalError.code})
         raise InternalError("unexpected error, see the worker log") from exc
     log.info("job finished", extra={"job_id": job_id, "seconds": round(time.monotonic() - started_s, 4)})
-
-
-def _stored(bucket: Bucket, picture: Picture, job_id: str) -> str | None:
-    try:
-        return bucket.put(picture.filename, picture.encoded)
-    except BucketUnavailable as exc:
-        log.error("picture not stored", extra={"job_id": job_id, "reason": str(exc)})  # noqa: TRY400
-        return None

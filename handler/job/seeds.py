@@ -23,17 +23,24 @@ class Draw:
     spare: Values | None
 
 
-def draws(request: Request, parameters: Sequence[Parameter]) -> list[Draw]:
+def draws(request: Request, parameters: Sequence[Parameter], first: Values | None = None) -> list[Draw]:
     """Returns the random parameters of each picture that the request asks for.
 
     They count up from those of the first picture. After the maximum comes 0.
+
+    Args:
+        request: what the caller set.
+        parameters: those of the workflow.
+        first: those of the first picture, if an earlier attempt chose them.
     """
     random = [parameter for parameter in parameters if parameter.random]
-    first = {each.name: request.values.get(each.name, secrets.randbelow(_range(each))) for each in random}
+    chosen = {each.name: secrets.randbelow(_range(each)) for each in random} | (first or {})
     count = request.number or 1
     found = []
     for place in range(count):
-        values = {each.name: (first[each.name] + place) % _range(each) for each in random}
+        values = {
+            each.name: (request.values.get(each.name, chosen[each.name]) + place) % _range(each) for each in random
+        }
         spare = {
             each.name: (values[each.name] + count) % _range(each) for each in random if each.name not in request.values
         }

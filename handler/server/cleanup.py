@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from handler.errors import JobTimeout, StorageUnavailable
+from handler.server import kept_pictures
 from handler.server.job_record import AWAITED, Status
 from handler.server.job_store import CANCELLED, JobStore
 from handler.server.picture_store import PictureStore
@@ -26,6 +27,8 @@ async def clean_up(
     """
     while True:
         await asyncio.to_thread(expire_pictures, pictures, settings)
+        with _logged("kept pictures"):
+            await asyncio.to_thread(kept_pictures.delete_unneeded, store.database, pictures)
         with _logged("results"):
             for job_id in await asyncio.to_thread(store.expire, settings.results_limit_bytes):
                 log.warning(
@@ -42,10 +45,10 @@ def expire_pictures(pictures: PictureStore, settings: Settings) -> None:
 
 
 def delete_unnamed(store: JobStore, pictures: PictureStore) -> None:
-    """Deletes the picture of a job that the last program ran, but died before it had stored the result."""
+    """Deletes a picture that the last program died with before it had noted whose it is."""
     if store.interrupted_s is not None:  # no other job has run since
         with _logged("pictures"):
-            pictures.delete_since(store.interrupted_s)
+            pictures.delete_since(store.interrupted_s, kept_pictures.filenames(store.database))
 
 
 def cancel_abandoned(store: JobStore) -> None:

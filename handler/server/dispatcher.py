@@ -19,7 +19,7 @@ from handler.server.job_store import CANCELLED, JobStore
 from handler.server.metrics import Metrics
 from handler.server.picture_store import PictureStore
 from handler.server.readiness import Readiness
-from handler.server.results import ENDS_WITH_US, Results
+from handler.server.results import ENDS_WITH_US, STORAGE_RETRY_S, Results
 from handler.server.running_job import RunningJob
 from handler.server.webhooks import Webhooks
 from handler.settings import Settings
@@ -29,7 +29,6 @@ STOP_GRACE_S = 4.5  # for the running job, from the stop signal on
 INTERRUPT_GRACE_S = 1.5  # then, until its run has left ComfyUI
 ABANDON_GRACE_S = 0.5  # then, until it has noticed that ComfyUI is gone
 READY_POLL_S = 0.1
-STORAGE_RETRY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +209,8 @@ class Dispatcher:
 
     async def _run(self, running: RunningJob, readiness: Readiness) -> None:
         try:
-            encoded, outcome = await asyncio.to_thread(running.run, self._runner, reply.Shape.of(self._settings))
+            shape, keeper = reply.Shape.of(self._settings), self._results.keeper(running.id)
+            encoded, outcome = await asyncio.to_thread(running.run, self._runner, shape, keeper)
             await self._results.complete(running, encoded, outcome)
         except GenerationError as exc:
             is_not_its_fault = self._stopping.is_set() and isinstance(exc, ENDS_WITH_US)

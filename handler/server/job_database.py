@@ -30,6 +30,15 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE INDEX jobs_by_status ON jobs (status, number);
 """
+KEPT_PICTURES = """
+CREATE TABLE IF NOT EXISTS kept_pictures (
+    job_id TEXT NOT NULL,
+    image INTEGER NOT NULL,
+    first TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (job_id, image)
+) STRICT
+"""
 
 
 COLUMNS = [line.split()[0] for line in SCHEMA.splitlines() if line.startswith("    ")]
@@ -59,6 +68,7 @@ class JobDatabase:
         with self.transaction() as db:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute(KEPT_PICTURES)  # files of versions 1 and 2 have no such table
 
     def _check(self) -> None:
         """Raises StorageUnavailable if the file is another program's, or a newer version's."""

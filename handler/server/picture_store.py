@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,10 @@ class PictureStore:
         """Deletes a picture if it exists."""
         (self._folder / filename).unlink(missing_ok=True)
 
-    def delete_since(self, moment_s: float) -> None:
-        """Deletes the pictures that were written after this moment."""
+    def delete_since(self, moment_s: float, but: Collection[str]) -> None:
+        """Deletes the pictures that were written after this moment, except for those of the given names."""
         for path in self._folder.iterdir():
-            if NAME.fullmatch(path.name) and path.stat().st_mtime > moment_s:
+            if NAME.fullmatch(path.name) and path.name not in but and path.stat().st_mtime > moment_s:
                 path.unlink(missing_ok=True)
 
     def expire(self, keep_s: float, limit_bytes: int) -> None:

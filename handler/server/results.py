@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 from handler.errors import ComfyCrashed, ComfyUnavailable, GenerationError, JobCancelled, JobTimeout, StorageUnavailable
 from handler.job.picture import Outcome
+from handler.server import kept_pictures
 from handler.server.job_store import CANCELLED, JobStore
+from handler.server.kept_pictures import KeptPictures
 from handler.server.picture_store import PictureStore
 from handler.server.running_job import RunningJob
 
@@ -31,6 +33,10 @@ class Results:
         """Raises StorageUnavailable if the job has failed, and not even that could be stored yet."""
         if job_id == self._unsaved_id:
             raise StorageUnavailable("the result of this job could not be stored")
+
+    def keeper(self, job_id: str) -> KeptPictures:
+        """Returns what keeps the finished pictures of a job until it ends."""
+        return KeptPictures(self._store.database, self._pictures, job_id)
 
     async def complete(self, running: RunningJob, encoded: Sequence[bytes | None], outcome: Outcome) -> None:
         """Stores a result; while there is no room for it, it waits in memory.
@@ -64,7 +70,7 @@ class Results:
         """
         while True:
             try:
-                await asyncio.to_thread(self._store.fail, job_id, error)
+                await asyncio.to_thread(self._fail, job_id, error)
             except StorageUnavailable as exc:
                 log.error("failure not stored yet", extra={"job_id": job_id, "reason": exc.message})  # noqa: TRY400
             else:
@@ -88,9 +94,14 @@ class Results:
         log.info("job queued again", extra={"job_id": job_id})
         return True
 
+    def _fail(self, job_id: str, error: GenerationError) -> None:
+        self._store.fail(job_id, error)
+        with contextlib.suppress(StorageUnavailable):  # the cleanup tries again
+            kept_pictures.delete_unneeded(self._store.database, self._pictures)
+
     def _complete(self, running: RunningJob, encoded: Sequence[bytes | None], outcome: Outcome) -> None:
         for picture, content in zip(outcome.pictures, encoded, strict=True):
-            if content is not None:
+            if content is not None and self._pictures.find(picture.filename) is None:  # kept ones are there
                 self._pictures.put(picture.filename, content)
         if running.is_cancelled or not self._store.complete(running.id, outcome):
             self._delete(outcome)

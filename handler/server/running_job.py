@@ -5,6 +5,7 @@ import collections
 
 from handler.deadline import Deadline
 from handler.job import reply
+from handler.job.delivery import Keeper
 from handler.job.picture import Outcome
 from handler.job.progress import JobProgress, Stage
 from handler.job.runner import Job, Runner, reported
@@ -56,7 +57,7 @@ class RunningJob:
         self._unread.clear()
         return unread
 
-    def run(self, runner: Runner, shape: reply.Shape) -> tuple[list[bytes | None], Outcome]:
+    def run(self, runner: Runner, shape: reply.Shape, keeper: Keeper) -> tuple[list[bytes | None], Outcome]:
         """Makes the pictures, and stores them in a bucket if there is one, as Runner.run. Runs in a thread.
 
         Raises:
@@ -65,7 +66,8 @@ class RunningJob:
         job = self._record.request
         with reported(self.id):
             request = runner.parse(job.input) if self._request is None else self._request
-            encoded, outcome = runner.run(Job(self.id, request, job.s3_config), self.deadline, self._on_progress)
+            own_job = Job(self.id, request, job.s3_config)
+            encoded, outcome = runner.run(own_job, self.deadline, self._on_progress, keeper)
             if job.is_sent_as_base64:
                 reply.check_size(outcome, encoded, shape)
         return encoded, outcome

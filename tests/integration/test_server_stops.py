@@ -49,6 +49,27 @@ def test_no_job_is_lost_when_the_server_is_killed(serve):
     assert [result["output"]["seed"] for result in results] == list(range(20))
 
 
+def test_finished_pictures_survive_a_kill(serve):
+    """After kill -9 while the third of four is drawn, the next start draws two, with the seeds chosen before."""
+    server = serve(graphs=["", "", "slow"])
+    job_id = server.run(num_images=4, num_inference_steps=20)
+    folder = server.data_dir / "pictures"
+    while server.status(job_id).get("output", {}).get("image") != 3:
+        time.sleep(0.02)
+    time.sleep(0.5)  # until the second one is stored
+    server.kill()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(before) == 2
+    server.start()
+    output = server.result(job_id)["output"]
+    seeds = [image["seed"] for image in output["images"]]
+    assert seeds == [output["seed"] + number for number in range(4)]
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert set(after) == {image["filename"] for image in output["images"]}
+    assert {name: after[name] for name in before} == before
+    assert set(before) == {image["filename"] for image in output["images"][:2]}
+
+
 def test_a_stop_signal_ends_the_server_and_loses_nothing(serve):
     """It stops within ten seconds; a waiting caller gets an answer, and the job runs after the next start."""
     server = serve(graphs=["slow"])

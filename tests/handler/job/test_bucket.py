@@ -318,7 +318,7 @@ class Drawn:
     def parse(self, raw):
         return Request(raw)
 
-    def plan(self, request):
+    def plan(self, request, first):
         return [PlannedPicture(None, request, None)]
 
     def draw(self, *_):

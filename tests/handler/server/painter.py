@@ -46,6 +46,7 @@ class Painter:
         go_on: ends the jobs "wait" and "steps".
         png: the picture of every job.
         info: what the reply says about it, besides seed and seconds.
+        number: is in the names of pictures, so that they differ from those of another start.
     """
 
     def __init__(self, settings):
@@ -56,6 +57,7 @@ class Painter:
         self.go_on = threading.Event()
         self.png = PNG
         self.info = {}
+        self.number = 1
 
     def input_schema(self):
         return self.workflow.input_schema()
@@ -67,8 +69,9 @@ class Painter:
         self.parsed.append(raw)
         return self.workflow.parse(raw)
 
-    def plan(self, request):
-        return [PlannedPicture(self.workflow, request, each) for each in seeds.draws(request, self.workflow.parameters)]
+    def plan(self, request, first=None):
+        draws = seeds.draws(request, self.workflow.parameters, first)
+        return [PlannedPicture(self.workflow, request, draw, image) for image, draw in enumerate(draws, 1)]
 
     def draw(self, planned, deadline, on_progress):
         prompt, seed = planned.request.values["prompt"], planned.random.values["seed"]
@@ -84,7 +87,7 @@ class Painter:
             raise NotTransparent("picture is opaque")
         if prompt == "fail third" and seed == THIRD:
             raise NodeFailed("KSampler: out of memory")
-        if prompt == "wait at third" and seed == THIRD:
+        if prompt == "wait at third" and planned.image == 3:
             while not self.go_on.is_set():
                 deadline.sleep(0.01)
         if prompt == "crash":
@@ -96,7 +99,7 @@ class Painter:
                 deadline.sleep(0.01)
         seconds = {"Sampler": 0.5, "total": 0.6}
         facts = {"picture": {"format": "png", "width": 128, "height": 128}, "alpha": {"mean": 0.5}, **self.info}
-        name = f"alpha_1_{len(self.prompts):06x}.png"
+        name = f"alpha_{self.number}_{len(self.prompts):06x}.png"
         return Picture(self.png, name, {"seed": seed}, {"seconds": seconds, "seed": seed, **facts})
 
 

@@ -298,6 +298,7 @@ def test_what_is_stored_belongs_to_a_version():
     """
     kinds = (JobRequest, Outcome, PictureFacts, MissingPicture)
     stored = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
+    assert "first TEXT NOT NULL,\n    facts TEXT NOT NULL" in job_database.KEPT_PICTURES  # facts of a picture
     assert (job_database.VERSION, stored | {"columns": job_database.COLUMNS}) == (
         3,
         {

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from handler.errors import InvalidInput, JobCancelled, JobTimeout, NodeFailed
+from handler.job.delivery import Finished
 from handler.job.picture import Outcome, PictureFacts
+from handler.server import kept_pictures
 from handler.server.cleanup import delete_unnamed
 from handler.server.errors import Conflict, NotFound, QueueFull
 from handler.server.job_record import JobRequest, Status
@@ -119,6 +121,16 @@ class JobStoreStates(RuleBasedStateMachine):
                 asyncio.run(self.results.fail(self.running.id, error, lambda: None))
                 self.running = None
 
+    @rule()
+    def keep(self):
+        """A job of several pictures keeps the next one, unless it is cancelled."""
+        self.take_any()
+        picture = PictureFacts(self.new_name(), {"seed": 7}, {})
+        keeper = self.results.keeper(self.running.id)
+        keeper.keep(len(keeper.kept().pictures) + 1, Finished(picture, b"x"), {"seed": 7})
+        is_kept = self.pictures.find(picture.filename) is not None
+        assert is_kept is not self.running.is_cancelled
+
     @rule(is_committed=st.booleans())
     def die_at_the_end_of_a_job(self, is_committed):
         """Just before its result is on disk, or just after; its picture is stored."""
@@ -209,6 +221,10 @@ class JobStoreStates(RuleBasedStateMachine):
     @rule()
     def expire(self):
         self.pictures.expire(PICTURES_KEEP_S, PLENTY)
+        kept_pictures.delete_unneeded(self.store.database, self.pictures)
+        unfinished = {job_id for job_id, record in self.known.items() if record is None or not record.status.is_final}
+        with self.store.database.transaction() as db:
+            assert {row["job_id"] for row in db.execute("SELECT job_id FROM kept_pictures")} <= unfinished
         for job_id in self.store.expire(PLENTY):
             assert self.store.get(job_id).status is Status.TIMED_OUT
 
@@ -261,13 +277,16 @@ class JobStoreStates(RuleBasedStateMachine):
 
     @invariant()
     def pictures_and_results_belong_together(self):
-        """No result without its picture, and no picture without a result, unless only the result has expired."""
+        """No result without its pictures.
+
+        No picture without a result, unless the job has not ended, or only the result has expired.
+        """
         named = {name for record in self.known.values() for name in names_of(record)}
-        kept = {path.name for path in (self.folder / "pictures").iterdir()}
-        assert named <= kept
-        assert kept - named <= set(self.expired_pictures)
+        stored = {path.name for path in (self.folder / "pictures").iterdir()}
+        assert named <= stored
+        assert stored - named <= set(self.expired_pictures) | kept_pictures.filenames(self.store.database)
         for name, drawn_s in self.expired_pictures.items():
-            assert name in kept or drawn_s + PICTURES_KEEP_S < self.now_s
+            assert name in stored or drawn_s + PICTURES_KEEP_S < self.now_s
 
     @invariant()
     def webhooks_are_due_once(self):
@@ -288,11 +307,16 @@ class JobStoreStates(RuleBasedStateMachine):
         self.stack.close()
 
     def drawn(self):
-        """Returns two pictures, of which a job may have several."""
+        """Returns the kept pictures and two new ones."""
         self.now_s += 0.5
-        self.pictures_drawn += 2
-        names = [f"alpha_1_{self.pictures_drawn - number:06x}.png" for number in range(2)]
-        return [b"x", b"x"], Outcome(tuple(PictureFacts(name, {"seed": 7}, {}) for name in names))
+        kept = self.results.keeper(self.running.id).kept().pictures.values()
+        new = [PictureFacts(self.new_name(), {"seed": 7}, {}) for _ in range(2)]
+        facts = (*(finished.facts for finished in kept), *new)
+        return [b"x"] * len(facts), Outcome(facts)
+
+    def new_name(self):
+        self.pictures_drawn += 1
+        return f"alpha_1_{self.pictures_drawn:06x}.png"
 
     def has_expired(self, job_id):
         return self.known[job_id].finished_s + self.keeps_s[job_id] <= self.now_s

@@ -2,10 +2,17 @@
 
 import base64
 import json
+import shutil
+import time
 
 import openai
 import pytest
 from calls import TXT2IMG, error, submit, until, when
+
+from handler.errors import NoGpu
+from handler.server import cleanup, dispatcher, kept_pictures
+
+LAST = 3
 
 
 def ask(client, prompt="an apple", number=4, **more):
@@ -94,6 +101,89 @@ def test_a_cancelled_job_keeps_none(client):
     client.post(f"/v2/local/cancel/{job_id}")
     assert when(client, job_id, "CANCELLED")["error"] == "cancelled: the job was cancelled"
     assert not list(client.service.settings.data_dir.glob("pictures/*"))
+
+
+class SlowBucket:
+    """Its uploads end when the next picture is being drawn."""
+
+    def __init__(self):
+        self.painter = None
+        self.waited = []
+
+    def of_job(self, _):
+        return self
+
+    def put(self, filename, _):
+        number = len(self.waited) + 1
+        self.waited.append(number == LAST or self.sees(number + 1))
+        return f"https://s3.example/{filename}"
+
+    def sees(self, count):
+        end_s = time.monotonic() + 2
+        while len(self.painter.prompts) < count and time.monotonic() < end_s:
+            time.sleep(0.01)
+        return len(self.painter.prompts) == count
+
+
+def test_a_picture_is_uploaded_while_the_next_one_is_drawn(make):
+    """The GPU does not wait for the bucket, unless the bucket is slower than drawing."""
+    bucket = SlowBucket()
+    client = make(buckets=bucket)
+    bucket.painter = client.painter
+    output = ask(client, number=LAST)["output"]
+    assert bucket.waited == [True] * LAST
+    assert [entry["url"] for entry in output["images"]] == [
+        f"https://s3.example/{entry['filename']}" for entry in output["images"]
+    ]
+
+
+def interrupted(client):
+    """Returns the id of a job without a seed whose third picture is being drawn, and the names of the first two."""
+    job_id = submit(client, input={"prompt": "wait at third", "num_images": 4})
+    folder = client.service.settings.data_dir
+    until(lambda: len(client.painter.prompts) == 3 and len(kept_pictures.filenames(client.service.store.database)) == 2)
+    return job_id, {path.name for path in (folder / "pictures").iterdir()}
+
+
+def continued(client, job_id):
+    """Returns the job when this next start has finished it."""
+    client.painter.number = 2
+    client.painter.go_on.set()
+    return when(client, job_id, "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
+
+
+@pytest.mark.parametrize("end", ["stop", "crash"])
+def test_an_interrupted_job_continues_after_its_pictures(make, monkeypatch, tmp_path, end):
+    """The next start draws only the third and fourth, with the seeds that the first one chose."""
+    monkeypatch.setattr(dispatcher, "STOP_GRACE_S", 0.1)
+    client = make()
+    job_id, before = interrupted(client)
+    folder = tmp_path
+    if end == "stop":
+        client.__exit__(None, None, None)
+    else:
+        folder = shutil.copytree(tmp_path, tmp_path / "as it was")
+    again = make(data_dir=folder)
+    output = continued(again, job_id)["output"]
+    assert len(again.painter.prompts) == 2
+    first = output["seed"]
+    assert seeds_of(output["images"]) == [first, first + 1, first + 2, first + 3]
+    assert {entry["filename"] for entry in output["images"][:2]} == before
+    assert {base64.b64decode(entry["image_base64"]) for entry in output["images"]} == {again.painter.png}
+
+
+def test_a_cancelled_job_keeps_none_after_a_restart(make, monkeypatch, tmp_path):
+    """Cancelled while it waits for a worker that can draw."""
+
+    def without_gpu():
+        raise NoGpu("no GPU")
+
+    job_id, _ = interrupted(make())
+    monkeypatch.setattr(cleanup, "CLEANUP_S", 0.05)
+    again = make(without_gpu, data_dir=shutil.copytree(tmp_path, tmp_path / "as it was"))
+    assert again.post(f"/v2/local/cancel/{job_id}").json()["status"] == "CANCELLED"
+    folder = again.service.settings.data_dir / "pictures"
+    until(lambda: not list(folder.iterdir()))
 
 
 def test_a_deadline_keeps_the_pictures_before_it(make):
