@@ -41,7 +41,7 @@ class RunningJob:
         self.deadline = Deadline(max(0.0, min(limits_s)))
         self.is_cancelled = False
         self.finished = asyncio.Event()
-        self.progress = JobProgress(Stage.STARTING)
+        self.progress = JobProgress(Stage.LOADING)
         self._record = record
         self._request = request
         self._unread: collections.deque[JobProgress] = collections.deque(maxlen=STREAMED_CHANGES)

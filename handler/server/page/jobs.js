@@ -4,7 +4,8 @@ import {call, Fault} from "./api.js";
 
 const KEPT = "layerdiffuse-alpha.jobs";
 const POLL_MS = 150, SLOWEST_POLL_MS = 5000, TRIES = 30;
-const IDLE_POLLS = 6;  // without progress, before the page asks whether ComfyUI restarts
+const IDLE_POLLS = 6;  // without progress, before the page asks for the place in the queue and whether ComfyUI restarts
+const STAGES = {starting: "ComfyUI starts", loading: "loading the model"};  // others are shown as they are called
 const sleep = ms => new Promise(done => setTimeout(done, ms));
 
 export const unfinished = () => JSON.parse(localStorage.getItem(KEPT) || "[]");
@@ -22,7 +23,7 @@ export const cancel = job => call("POST", "v2/page/cancel/" + job.id);
 
 // Returns the finished job; calls tell(text, step, steps) with what happens until then.
 export async function follow(job, tell) {
-  let failures = 0, pause = POLL_MS, idle = 0, last = null;
+  let failures = 0, pause = POLL_MS, idle = 0, last = null, place = 0;
   for (;; await sleep(pause)) {
     let found;
     try {
@@ -43,10 +44,18 @@ export async function follow(job, tell) {
     const progress = found.output ?? {stage: "queued"}, seen = JSON.stringify(progress);
     idle = seen === last ? idle + 1 : 0;
     last = seen;
+    if (progress.stage === "queued" && idle % IDLE_POLLS === 0) place = await placeOf(job).catch(() => 0);
     if (idle > IDLE_POLLS && await isStarting()) tell(progress.steps ? "ComfyUI restarts" : "ComfyUI starts");
     else if (progress.stage === "sampling") tell(`step ${progress.step} of ${progress.steps}`, progress.step, progress.steps);
-    else tell(progress.stage === "loading" ? "loading the model" : progress.stage);
+    else if (progress.stage === "queued" && place > 0) tell(`number ${place} in the queue`);
+    else tell(STAGES[progress.stage] ?? progress.stage);
   }
+}
+
+async function placeOf(job) {  // in the queue, from 1; 0 if it is no longer there
+  const {jobs} = await call("GET", "alpha/v1/jobs?status=IN_QUEUE&limit=1000");  // newest first
+  const newer = jobs.findIndex(other => other.id === job.id);
+  return newer < 0 ? 0 : jobs.length - newer;
 }
 
 const isStarting = () => fetch("ping").then(answer => answer.status === 204, () => false);

@@ -34,9 +34,11 @@ async function loadLimits() {
     Object.assign($(id), {min: minimum ?? "", max: maximum ?? "", placeholder: usual ?? ""});
     if (multipleOf) $(id).step = multipleOf;
   }
+  const isDemo = input["x-profile"] === "tiny";
   const {width: usualWidth, height: usualHeight} = input.properties;
   const usual = usualWidth && usualHeight ? `default (${usualWidth.default} x ${usualHeight.default})` : "default";
   const sizes = Object.entries(input.properties.size?.["x-presets"] ?? {});
+  if (isDemo) $("width").max = $("height").max = Math.max(...sizes.flatMap(([, size]) => Object.values(size)));
   const options = sizes.map(([name, {width, height}]) => {
     const [shape, ...ratio] = name.split("_");
     return new Option(`${shape} ${ratio.join(":")} (${width} x ${height})`.replace("  ", " "), name);
@@ -45,7 +47,7 @@ async function loadLimits() {
   const workflows = (input.properties.workflow?.enum ?? []).filter(name => name !== null);  // the first is the default
   $("workflows").hidden = workflows.length < 2;
   $("workflow").replaceChildren(...workflows.map((name, number) => new Option(name, number ? name : "")));
-  $("demo").hidden = input["x-profile"] !== "tiny";
+  $("demo").hidden = !isDemo;
   isReady = true;
 }
 

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+import requests
 import tiny_lora
 from axe_playwright_python.sync_playwright import Axe
 from painter import Up, painted_service, serving
@@ -51,6 +52,10 @@ def painted(tmp_path, make_png):
 
 def status(page):
     return expect(page.get_by_role("status"))
+
+
+def submit(url, prompt):
+    return requests.post(f"{url}/v2/page/run", json={"input": {"prompt": prompt}}, timeout=10).json()["id"]
 
 
 def draw(page, prompt="a red apple"):
@@ -129,6 +134,28 @@ def test_the_demo_model_is_named(open_page, service):
         page.get_by_role("button", name="a golden star").click()
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("a golden star")
         assert "512" not in page.locator("#size").inner_text()
+        page.get_by_label("Size").select_option("other")
+        page.get_by_label("Width").fill("384")
+        page.get_by_role("button", name="Draw").click()
+        expect(page.locator("#width:invalid")).to_have_count(1)
+
+
+def test_the_place_in_the_queue_is_shown(open_page, painted):
+    """It counts down, also after a reload."""
+    service, _ = painted()
+    with serving(service) as url:
+        before = [submit(url, "wait") for _ in range(2)]
+        page = open_page(url)
+        expect(page.locator("#size option")).not_to_have_count(0)
+        page.get_by_label("Pictures", exact=True).fill("2")
+        page.get_by_role("button", name="Draw").click()
+        status(page).to_have_text("picture 1 of 2: number 2 in the queue")
+        page.reload()
+        status(page).to_have_text("picture 1 of 2: number 2 in the queue")
+        requests.post(f"{url}/v2/page/cancel/{before[0]}", timeout=10)
+        status(page).to_have_text("picture 1 of 2: number 1 in the queue")
+        requests.post(f"{url}/v2/page/cancel/{before[1]}", timeout=10)
+        status(page).to_contain_text("done in")
 
 
 def test_a_picture_in_a_bucket_is_shown(open_page, painted, s3):
@@ -140,10 +167,10 @@ def test_a_picture_in_a_bucket_is_shown(open_page, painted, s3):
         draw(page)
         shown = page.locator("#stage img")
         assert shown.get_attribute("src").startswith(s3)
-        page.wait_for_function("document.querySelector('#stage img').naturalWidth === 64")
+        expect(shown).to_have_js_property("naturalWidth", 64)
         expect(page.locator("#facts")).to_contain_text("in the bucket")
         page.reload()
-        page.wait_for_function("document.querySelector('#last img')?.naturalWidth === 64")
+        expect(page.locator("#last img")).to_have_js_property("naturalWidth", 64)
 
 
 def test_all_fields_are_sent_and_come_back(open_page, painted, tmp_path):
@@ -201,7 +228,7 @@ def test_escape_cancels_and_the_focus_stays(open_page, painted):
         page.get_by_label("Prompt", exact=True).fill("wait")
         button = page.get_by_role("button", name="Draw")
         button.click()
-        status(page).to_have_text("starting")
+        status(page).to_have_text("loading the model")
         expect(button).to_be_focused()
         page.keyboard.press("Escape")
         status(page).to_have_text("cancelled: the job was cancelled")
@@ -248,7 +275,7 @@ def test_the_image_is_copied_enlarged_and_dragged_out(open_page, painted):
         kinds = page.evaluate("navigator.clipboard.read().then(items => items.map(item => item.types))")
         assert kinds == [["image/png"]]
         page.get_by_label("Zoom").select_option("8")
-        page.wait_for_function("document.querySelector('#stage img').clientWidth === 512")
+        expect(page.locator("#stage img")).to_have_js_property("clientWidth", 512)
         assert page.locator("#stage img").evaluate("img => getComputedStyle(img).imageRendering") == "pixelated"
         dragged = """img => {
           const event = new DragEvent("dragstart", {dataTransfer: new DataTransfer()});
