@@ -77,8 +77,8 @@ def plan(output: Path, requests: Sequence[Mapping[str, Any]]) -> list[Output]:
     """Returns the file of each request.
 
     Args:
-        output: a file, which is numbered if there are several requests; a folder, in which each file is named after
-            its request; or STDOUT, for one request.
+        output: a file, which is numbered if there are several requests, after those that exist; a folder, in which
+            each file is named after its request; or STDOUT, for one request.
 
     Raises:
         CommandFailed: the name is not a possible one.
@@ -98,7 +98,8 @@ def plan(output: Path, requests: Sequence[Mapping[str, Any]]) -> list[Output]:
     written = [{**request, **({} if format_ == "png" else {"output_format": format_})} for request in requests]
     if len(written) == 1:
         return [Output(output, written[0])]
-    return [Output(output.with_stem(f"{output.stem}-{n}"), request) for n, request in enumerate(written, 1)]
+    first = _next_number(output)
+    return [Output(output.with_stem(f"{output.stem}-{n}"), request) for n, request in enumerate(written, first)]
 
 
 def check_sheet(path: Path) -> None:
@@ -107,6 +108,13 @@ def check_sheet(path: Path) -> None:
         fail(f"{path} must end in .png, .webp or .jpg", EXIT_USAGE)
     if not path.parent.is_dir():
         fail(f"{path} cannot be written: {path.parent} is not a folder", EXIT_USAGE)
+
+
+def _next_number(output: Path) -> int:
+    """Returns one more than the highest number of the numbered files of this name, from 1."""
+    numbered = re.compile(rf"{re.escape(output.stem)}-([0-9]+){re.escape(output.suffix)}")
+    names = [path.name for path in output.parent.iterdir()] if output.parent.is_dir() else []
+    return 1 + max((int(found[1]) for name in names if (found := numbered.fullmatch(name))), default=0)
 
 
 def _in_folder(folder: Path, requests: Sequence[Mapping[str, Any]]) -> list[Output]:

@@ -85,6 +85,16 @@ def test_a_file_in_a_folder_is_named_after_its_request(tmp_path):
     assert max(len(path.name) for path in more) < 60
 
 
+def test_numbers_of_a_named_file_continue(tmp_path):
+    """A second call overwrites none of the first one's pictures. A name that the caller typed is overwritten."""
+    for name in ("a[1]-1.png", "a[1]-2.png", "a[1]-9.webp", "a[1]-x.png", "b-7.png", "a[1].png"):
+        (tmp_path / name).touch()
+    planned = outputs.plan(tmp_path / "a[1].png", [{"prompt": "x"}, {"prompt": "y"}])
+    assert [each.path.name for each in planned] == ["a[1]-3.png", "a[1]-4.png"]
+    (one,) = outputs.plan(tmp_path / "a[1].png", [{"prompt": "x"}])
+    assert one.path.name == "a[1].png"
+
+
 def test_a_named_file_is_numbered_and_never_skipped(tmp_path):
     """Its suffix decides the format."""
     (tmp_path / "a.webp").touch()
