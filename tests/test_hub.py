@@ -138,7 +138,8 @@ def test_the_icon_is_what_its_program_draws():
 def test_the_readme_s_request_is_valid():
     """The Hub shows .runpod/README.md instead of the root's; its example is a request that the workflow accepts."""
     (example,) = re.findall(r"```json\n(.+?)```", (ROOT / ".runpod" / "README.md").read_text("utf-8"), re.DOTALL)[:1]
-    profiles.load(Settings(profile="sdxl")).parse(json.loads(example)["input"])
+    asked = json.loads(example)["input"]
+    assert profiles.load(Settings(profile="sdxl")).parse(asked).values == asked
 
 
 def test_the_rest_commands_are_json_with_the_hub_s_cuda_versions():

@@ -56,7 +56,7 @@ class Local:
         self._generator.start()
 
     def draw(self, number: int, on_step: OnStep) -> Result:
-        """Raises GenerationError if there is no picture."""
+        """Raises GenerationError if the picture could not be drawn."""
 
         def show(progress: JobProgress) -> None:
             if progress.steps:
@@ -91,7 +91,7 @@ class Remote:
         self._timeout_s = timeout_s
 
     def draw(self, number: int, on_step: OnStep) -> Result:
-        """Raises Unreachable or Refused if there is no picture; cancels a job that takes too long."""
+        """Raises Unreachable or Refused if the server sends no picture; cancels a job that takes too long."""
         job_id = self._api.submit(f"{self._jobs}/run", {"input": self._requests[number]})["id"]
         end_s = time.monotonic() + self._timeout_s
         poll_s = POLL_S

@@ -39,7 +39,7 @@ class Drawn:
     Attributes:
         name: of the reference.
         request: a job's input.
-        error: why there is no picture, or why it is not transparent; empty if it is.
+        error: why the picture could not be drawn, or is not transparent; empty if it is.
         alpha: the picture's alpha statistics.
         seconds: by stage.
         sha256: of the PNG.

@@ -39,7 +39,7 @@ def of_pictures(drawn: Sequence[Drawn]) -> list[Finding]:
 
 
 def of_repetition(first: Drawn, second: Drawn) -> list[Finding]:
-    """Returns whether two drawings of one request are the same; nothing if there are no two pictures."""
+    """Returns whether two drawings of one request are the same; nothing unless there are two pictures."""
     if not (first.png and second.png):
         return []
     if first.sha256 == second.sha256:

@@ -83,7 +83,7 @@ class Generator:
 
         Raises:
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
-            GenerationError: the reason why there is no picture; the next job works.
+            GenerationError: the picture could not be drawn; the next job works.
         """
         drawing = Drawing(planned, deadline, on_progress)
         self._check_machine(planned.workflow)

@@ -52,7 +52,7 @@ def warm_up(generator: Generator, start: StartTimes) -> None:
     """Draws WARM_UP's picture, unless it is off, and logs how long the start took.
 
     Raises:
-        GenerationError: there is no picture, or it must be transparent and is not.
+        GenerationError: the picture could not be drawn, or it is not transparent although it must be.
     """
     mode = generator.settings.warm_up
     if mode == "auto":
@@ -73,7 +73,7 @@ def first_picture(generator: Generator, mode: Literal["full", "fast"], on_run: O
         on_run: called with the run after each message of ComfyUI.
 
     Raises:
-        GenerationError: there is no picture, or the full one is not transparent.
+        GenerationError: the picture could not be drawn, or the full one is not transparent.
     """
     try:
         return _first_picture(generator, mode, on_run)

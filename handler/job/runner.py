@@ -80,7 +80,7 @@ class Runner:
             keeper: keeps finished pictures, and has those that an interrupted attempt left, which are not drawn again.
 
         Raises:
-            GenerationError: the reason why there is no picture, or the job was cancelled.
+            GenerationError: no picture could be drawn, or the job was cancelled.
         """
         kept = keeper.kept() if keeper is not None else Kept(None, {})
         plan = self._generator.plan(job.request, kept.first)

@@ -14,7 +14,7 @@ from handler.server.picture_store import PictureStore
 from handler.server.running_job import RunningJob
 
 STORAGE_RETRY_S = 1.0
-ENDS_WITH_US = (JobCancelled, ComfyCrashed, ComfyUnavailable)  # while the server stops, these are no failures
+ENDS_WITH_US = (JobCancelled, ComfyCrashed, ComfyUnavailable)  # while the server stops, these are not failures
 
 log = logging.getLogger(__name__)
 

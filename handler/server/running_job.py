@@ -61,7 +61,7 @@ class RunningJob:
         """Makes the pictures, and stores them in a bucket if there is one, as Runner.run. Runs in a thread.
 
         Raises:
-            GenerationError: the reason why there is no picture.
+            GenerationError: no picture could be drawn, or the reply is too large.
         """
         job = self._record.request
         with reported(self.id):

@@ -21,7 +21,7 @@ async def draw(service: Service, request: Request, job_input: dict[str, Any]) ->
     """Returns how the job ended. Closing the connection cancels it.
 
     Raises:
-        JobFailed, LayerdiffuseError: the reason why there is no picture.
+        JobFailed, LayerdiffuseError: no picture could be drawn; the message says why.
     """
     if (error := service.readiness.error) is not None:
         raise error

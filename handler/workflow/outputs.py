@@ -11,7 +11,7 @@ PICTURE_OUTPUTS = ("SaveImage", "PreviewImage")  # they write files; their pictu
 
 
 class NoOutput(Exception):
-    """There is no picture to send.
+    """The workflow has no picture to send.
 
     Attributes:
         finding: why.

@@ -12,7 +12,7 @@ def values(request, *parameters):
 
 
 def test_a_callers_seed_is_kept():
-    """There is no spare seed if the caller set one."""
+    """If the caller set the seed, no other one is tried."""
     (draw,) = seeds.draws(Request({"seed": 7, "prompt": "x"}), [PROMPT, SEED])
     assert draw == seeds.Draw({"seed": 7}, None)
 

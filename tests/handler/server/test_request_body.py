@@ -1,7 +1,7 @@
 """The bodies that the HTTP server accepts."""
 
 import pytest
-from calls import JOBS, TXT2IMG, error, status, submit, when
+from calls import JOBS, TXT2IMG, error, status, submit
 
 from handler.job.buckets import Buckets
 from handler.settings import Settings
@@ -67,7 +67,9 @@ def test_a_wrong_envelope_names_its_fault(client, envelope, fault):
 
 def test_whole_numbers_are_integers(client):
     """As JSON Schema says, and as in a job's input."""
-    when(client, submit(client, policy={"executionTimeout": 16_000.0, "ttl": 6e5}), "COMPLETED")
+    job_id = submit(client, policy={"executionTimeout": 16_000.0, "ttl": 6e5})
+    request = client.service.store.get(job_id).request
+    assert (request.execution_timeout_s, request.ttl_s) == (16.0, 600.0)
 
 
 def test_a_bucket_that_is_not_allowed_fails_the_job_at_once(make):
