@@ -15,9 +15,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 def unpack(place: Place, models: Path) -> None:
-    """Writes `<stage>.start.pt` for all stages, from the exported files.
+    """Writes `<stage>.start.pt` from the exported files, for all stages that have no state.
 
-    A stage whose state exists is not affected.
+    A stage that has one keeps what it started from, also if `models` has been exported since.
 
     Raises:
         FileNotFoundError: a file is missing in `models`.
@@ -36,7 +36,9 @@ def unpack(place: Place, models: Path) -> None:
         "decoder": {"decoder": decoder},
     }
     for stage, trained in starts.items():
-        save_start(place.state / f"{stage}.pt", trained)
+        state = place.state / f"{stage}.pt"
+        if not state.exists():
+            save_start(state, trained)
 
 
 def base(models: Path) -> tuple[dict[str, nn.Module], nn.ModuleDict]:

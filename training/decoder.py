@@ -10,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training import dataset, patch, sampled, tiny, unet
+from training import dataset, patch, sampled, sprites, tiny, unet
 from training.autoencoder import trained_autoencoder
 from training.latents import Batch
-from training.loop import Losses, Settings, Stage, load_average
+from training.loop import Losses, Settings, Stage, load_average, start_of
 from training.place import Place
 from training.transparency import decoder_losses, trained
 from training.unet import trained_base
 
-SETTINGS = Settings(steps=1000, learning_rate=1e-3, average=0.98)
-TRANSPARENT, OPAQUE = 6, 1
-SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
+SETTINGS = Settings(steps=1000, learning_rate=4e-4, average=0.99)
+TRANSPARENT, OPAQUE = 5, 1
+SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 2, 1
 SIGMAS = (0.03, 0.8)  # noise that the U-Net removes again, leaving its typical errors
+SOFT_TIMES = 3.0  # soft kinds are drawn this often, because the decoder finds their colour hardest
 BORDER = 6  # pixels
 
 
@@ -44,7 +45,8 @@ def train(place: Place) -> None:
 
     def loss(rng: np.random.Generator) -> Losses:
         with torch.no_grad(), place.autocast():
-            sprite, plain = transparent.draw(TRANSPARENT, rng), opaque.draw(OPAQUE, rng)
+            sprite = transparent.draw(TRANSPARENT, rng, often=sprites.SOFT, times=SOFT_TIMES)
+            plain = opaque.draw(OPAQUE, rng)
             made, made_opaque = some(from_patched, SAMPLED_TRANSPARENT, rng), some(from_base, SAMPLED_OPAQUE, rng)
             latent = torch.cat((left_over(patched, sprite, rng), left_over(base, plain, rng), made_opaque, made))
             pictures = decode(latent)
@@ -96,7 +98,16 @@ def left_over(modules: dict[str, nn.Module], batch: Batch, rng: np.random.Genera
 
 
 def trained_decoder(place: Place) -> nn.Module:
-    """Returns what this stage has trained."""
-    decoder = tiny.transparent_decoder().to(place.device)
-    load_average(place.state / "decoder.pt", {"decoder": decoder})
+    """Returns what this stage has trained. If it continued from other weights: the mean of those and the new ones.
+
+    The mean has most of the better colours, but does not take bright green things for opaque pictures, as the new
+    weights did. See arXiv 2109.01903, "Robust fine-tuning of zero-shot models".
+    """
+    state = place.state / "decoder.pt"
+    decoder, before = (tiny.transparent_decoder().to(place.device) for _ in range(2))
+    load_average(state, {"decoder": decoder})
+    if state.exists() and start_of(state).exists():
+        load_average(start_of(state), {"decoder": before})
+        for parameter, start in zip(decoder.parameters(), before.parameters(), strict=True):
+            parameter.data = (parameter.data + start.data) / 2
     return decoder.requires_grad_(False)

@@ -20,6 +20,8 @@ BATCH = 12
 OPAQUE_SHARE = 0.3
 NOISE = 0.1  # of the latent
 SMALL_OFFSET_WEIGHT = 0.02
+STEEPNESS_WEIGHT = 3.0
+MEAN_COLOUR_WEIGHT = 0.2  # of a whole sprite: a faint one counts as much as a strong one
 CELL = 8  # pixels to a side of one latent pixel
 CHANNELS = 96
 
@@ -111,8 +113,22 @@ def decoder_losses(
         decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
     found, colour = decoded[:, :1], decoded[:, 1:]
     error = known * (found - alpha)
+    wrong = known * (colour - rgb)
+    visible = (known * alpha).sum((2, 3)).clamp(min=1)
     return {
-        "alpha": 2 * (error.abs() + error.square()).mean(),
-        "colour": (known * weight * (colour - rgb).abs()).mean(),
+        "alpha": 3 * error.abs().mean(),  # not its square, which blurs an outline whose place is uncertain
+        "colour": (weight * wrong.abs()).mean(),
+        "mean colour": MEAN_COLOUR_WEIGHT * ((alpha * wrong).sum((2, 3)) / visible).abs().mean(),
         "alpha edges": sum(error.diff(dim=d).abs().mean() for d in (2, 3)),
+        "steepness": STEEPNESS_WEIGHT * (steepness(known * found) - steepness(known * alpha)).abs().mean(),
     }
+
+
+def steepness(alpha: torch.Tensor) -> torch.Tensor:
+    """Returns the mean gradient of alpha around each pixel, [batch, 1, height - 4, width - 4].
+
+    It does not change if an outline moves by a pixel. So its error, unlike that of the gradient, does not blur
+    outlines whose place is uncertain.
+    """
+    down, right = alpha.diff(dim=2)[..., :-1], alpha.diff(dim=3)[:, :, :-1]
+    return F.avg_pool2d((down.square() + right.square() + 1e-6).sqrt(), kernel_size=4, stride=1)

@@ -1,11 +1,14 @@
 """A training can continue from the weights in `models/`."""
 
+import shutil
+
 import pytest
 import torch
 from comfyui_library import ROOT
 
-from training import committed, decoder, patch, transparency
+from training import committed, decoder, export, patch, tiny, transparency
 from training.autoencoder import trained_autoencoder
+from training.loop import save_start, start_of
 from training.place import Place
 
 MODELS = ROOT / "models"
@@ -53,6 +56,29 @@ def test_the_patch_adds_to_the_pictures_that_it_is_switched_on_for(place):
     switched = layer(inputs)
     assert torch.equal(switched[0], base[0])
     assert torch.equal(switched[1], patched[1])
+
+
+def test_a_decoder_that_continued_is_averaged_with_its_start(tmp_path):
+    """The mean of both is exported, and stays the same if the exported files are then unpacked into the same state."""
+    place = Place(torch.device("cpu"), tmp_path, seed=1)
+    committed.unpack(place, MODELS)
+    before = decoder.trained_decoder(place)
+    after = tiny.transparent_decoder()
+    save_start(place.state / "after.pt", {"decoder": after})
+    start_of(place.state / "after.pt").rename(place.state / "decoder.pt")
+    expected = {name: (value + after.state_dict()[name]) / 2 for name, value in before.state_dict().items()}
+    committed.unpack(place, _export(decoder.trained_decoder(place), tmp_path / "models"))
+    got = decoder.trained_decoder(place).state_dict()
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+
+
+def _export(trained, models):
+    """Returns a copy of the committed folder with another decoder in it."""
+    shutil.copytree(MODELS, models)
+    export.write(models / export.DECODER, trained.state_dict())
+    return models
 
 
 def test_a_missing_file_is_named(place, tmp_path):
