@@ -1,10 +1,11 @@
 """The reply to a RunPod job, within the size that RunPod accepts."""
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
+
+import pybase64
 
 from handler.errors import ReplyTooLarge
 from handler.job import formats
@@ -141,4 +142,4 @@ def _size_bytes(outcome: Outcome, encoded: Sequence[bytes | None], fields: tuple
 
 
 def _base64(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode("ascii")
+    return None if content is None else pybase64.b64encode_as_string(content)

@@ -4,12 +4,12 @@ Request and response: https://platform.openai.com/docs/api-reference/images/crea
 """
 
 import asyncio
-import base64
 import re
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import pybase64
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -139,4 +139,4 @@ async def _image_data(service: Service, request: Request, picture: PictureFacts,
     encoded = await asyncio.to_thread(service.pictures.read, picture.filename)
     if encoded is None:
         raise NotFound("the picture has expired")
-    return ImageData(b64_json=base64.b64encode(encoded).decode("ascii"))
+    return ImageData(b64_json=pybase64.b64encode_as_string(encoded))

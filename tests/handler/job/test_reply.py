@@ -95,6 +95,6 @@ def test_the_size_is_computed_as_the_reply_is_built(png, limit):
 
 def test_checking_the_size_encodes_nothing(png, monkeypatch):
     """A picture that fits is neither encoded nor compressed."""
-    monkeypatch.setattr(reply, "base64", None)
+    monkeypatch.setattr(reply, "pybase64", None)
     monkeypatch.setattr(formats.png, "recompress", None)
     reply.check_size(OUTCOME, [png], Shape(10**7))
