@@ -66,6 +66,7 @@ class JobDatabase:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
         with self.transaction() as db:
+            db.execute("CREATE INDEX IF NOT EXISTS jobs_with_webhooks ON jobs (number) WHERE webhook_due")
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute(KEPT_PICTURES)  # files of versions 1 and 2 have no such table
@@ -85,13 +86,18 @@ class JobDatabase:
             self._connection.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Yields the connection, and commits at the end of the block, or rolls back if it raises.
+
+        Args:
+            is_durable: whether the block's changes survive a power cut; the end of this program they always do.
 
         Raises:
             StorageUnavailable: SQLite failed; nothing in the block was done.
         """
         with self._lock, _as_storage_errors():
+            if not is_durable:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -100,6 +106,9 @@ class JobDatabase:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                if not is_durable:
+                    self._connection.execute("PRAGMA synchronous = FULL")
 
 
 def _create(path: Path) -> None:

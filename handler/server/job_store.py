@@ -79,7 +79,7 @@ class JobStore:
 
     def take(self) -> JobRecord | None:
         """Returns the job that was queued first, now IN_PROGRESS, or None if the queue is empty."""
-        with self._transaction() as db:
+        with self._transaction(is_durable=False) as db:  # after a power cut it is queued, as if it had not begun
             while True:
                 row = db.execute(
                     "UPDATE jobs SET status = ?, started_s = ?, attempts = attempts + 1 WHERE number ="
