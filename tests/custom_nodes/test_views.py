@@ -58,10 +58,12 @@ def test_eight_views_are_one_batch_where_shapes_allow(size, batches):
     assert [shape[0] for shape in shift_right.shapes] == batches
 
 
-@pytest.mark.parametrize(("size", "batches"), [(64, [8]), (128, [1] * 8)])
-def test_a_cpu_decodes_at_once_what_fits_in_its_caches(size, batches):
-    """All views of a small picture of the tiny model, else one at a time."""
+@pytest.mark.parametrize(
+    ("size", "per_pixel", "batches"), [(64, 256, [8]), (128, 256, [8]), (192, 256, [1] * 8), (128, 512, [1] * 8)]
+)
+def test_a_cpu_decodes_few_activations_at_once(size, per_pixel, batches):
+    """The tiny decoder (256 values per pixel) takes all views of its default size at once, the full-size one none."""
     shift_right.shapes = []
-    view_bytes = size * size * 256 * 4  # as the tiny decoder needs in fp32
+    view_bytes = size * size * per_pixel * 4
     decode._vote(shift_right, torch.rand(1, 3, size, size), torch.randn(1, 4, size // 8, size // 8), 8, view_bytes)
     assert [shape[0] for shape in shift_right.shapes] == batches
