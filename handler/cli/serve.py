@@ -4,7 +4,7 @@ from handler import logs
 from handler.cli import terminal
 from handler.cli.terminal import EXIT_USAGE, fail
 from handler.comfyui.process import ComfyProcess
-from handler.job import profiles
+from handler.job import preparation, profiles
 from handler.job.generate import Generator
 from handler.server.address import AddressNotAllowed, check_address
 
@@ -21,10 +21,11 @@ def serve() -> None:
         fail(str(exc), EXIT_USAGE)
     workflow = profiles.load(settings)
     with ComfyProcess(settings) as comfyui:
-        comfyui.begin()
+        generator = Generator(workflow, comfyui, settings)
+        preparation.begin(generator)
         from handler.server import serve as server  # FastAPI takes half a second, during which ComfyUI starts
 
         try:
-            server.serve(Generator(workflow, comfyui, settings), settings)
+            server.serve(generator, settings)
         except server.CannotListen as exc:
             fail(str(exc), EXIT_USAGE)

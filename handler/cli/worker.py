@@ -50,7 +50,7 @@ def worker(context: typer.Context) -> None:
         send = serverless.send_progress if reports else None
         handle = serverless.make_handler(Runner(generator, buckets), settings, send)
         if not is_test:  # a test input may be refused, for which ComfyUI is not needed
-            comfyui.begin()
+            preparation.begin(generator)
         # By default the SDK logs each reply in full.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", os.environ.get("RUNPOD_DEBUG_LEVEL", "WARN"))
         sys.argv = [sys.argv[0], *context.args]

@@ -41,6 +41,13 @@ def usable_cpus(cgroups: Path = CGROUPS) -> int:
     return cpus if quota is None else max(1, min(cpus, int(quota)))
 
 
+def memory_bytes(cgroups: Path = CGROUPS) -> int:
+    """Returns this machine's memory, or the container's limit if that is less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    words = _words(cgroups / "memory.max") or _words(cgroups / "memory" / "memory.limit_in_bytes")  # or "max"
+    return min([physical, *(int(word) for word in words if word.isdecimal())])
+
+
 def _quota(cgroups: Path) -> float | None:
     """Returns the container's CPU limit in CPUs, or None if there is none.
 

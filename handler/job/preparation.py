@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from handler.comfyui.machine import on_cpu
+from handler.comfyui.machine import memory_bytes, on_cpu
 from handler.deadline import Deadline
 from handler.errors import BadPicture, ComfyCrashed, NodeFailed, NotTransparent
 from handler.job import fitness
@@ -14,9 +14,16 @@ from handler.job.drawing import Drawing, OnRun
 from handler.job.generate import Generator
 from handler.job.picture import Picture
 from handler.job.start_times import StartTimes
-from handler.weights import locate
+from handler.weights import locate, read_ahead
 
 log = logging.getLogger(__name__)
+
+
+def begin(generator: Generator) -> None:
+    """Starts ComfyUI and reads the weights ahead, without waiting for either."""
+    generator.comfyui.begin()
+    found = [locate.find(file, generator.settings) for file in generator.workflow.models]
+    read_ahead.begin([each.path for each in found if each is not None], memory_bytes())
 
 
 def fitness_checks(generator: Generator) -> dict[str, Callable[[], None]]:

@@ -108,6 +108,7 @@ def test_the_sdk_loop(tmp_path):
             assert size_bytes < 10_000_000
             started = next(json.loads(line) for line in log.read_text().splitlines() if '"event": "started"' in line)
             assert list(started["seconds"]) == START_STAGES
+            assert '"event": "weights read ahead"' in log.read_text()
             moments_s = list(started["seconds"].values())
             assert 0 < moments_s[0] < moments_s[1]  # ComfyUI boots while the SDK is imported
             assert moments_s[1:] == sorted(moments_s[1:])

@@ -1,10 +1,11 @@
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from handler.comfyui.gpu import Gpu
-from handler.comfyui.machine import usable_cpus
+from handler.comfyui.machine import memory_bytes, usable_cpus
 from handler.comfyui.options import CPU_ENVIRONMENT, Machine, choose
 from handler.settings import Settings
 
@@ -57,8 +58,8 @@ def test_of_several_cards_the_smallest_decides():
 @pytest.mark.parametrize(("vram", "flags"), [("full", ("--gpu-only",)), ("dynamic", ())])
 def test_vram_overrides_the_choice(vram, flags):
     """VRAM decides, regardless of the card's memory."""
-    for memory_bytes in (8_000_000_000, 80_000_000_000):
-        chosen = options(card(memory_bytes=memory_bytes), vram=vram)
+    for size_bytes in (8_000_000_000, 80_000_000_000):
+        chosen = options(card(memory_bytes=size_bytes), vram=vram)
         assert chosen.arguments == (*flags, "--cache-classic")
         assert chosen.reasons["vram"] == f"{vram}: set by VRAM"
 
@@ -158,3 +159,22 @@ def test_cpus_are_those_of_the_affinity(monkeypatch, tmp_path):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
     (tmp_path / "cpu.max").write_text("800000 100000\n")
     assert usable_cpus(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "8000\n"}, 8000),
+        ({"memory.max": "max\n"}, None),
+        ({"memory/memory.limit_in_bytes": "8000\n"}, 8000),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_is_the_containers_or_the_machines(tmp_path, files, limit):
+    """cgroup version 2 and 1, each with a limit and without, and no cgroups."""
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert memory_bytes(tmp_path) == (limit or psutil.virtual_memory().total)
