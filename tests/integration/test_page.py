@@ -83,7 +83,8 @@ def test_it_works_by_keyboard_on_a_phone_in_the_dark(server, open_page, tmp_path
 def test_a_job_can_be_cancelled(server, open_page):
     """The error is shown, and the next picture is drawn."""
     page = open_page(server.url)
-    choose_size(page, "512")
+    choose_size(page, "256")
+    page.get_by_label("Steps").fill("60")
     page.get_by_role("button", name="Draw").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=MINUTE_MS)
