@@ -1,6 +1,9 @@
 """The address that the server listens on, and its data folder."""
 
+import contextlib
+import http.client
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,17 @@ def test_an_address_of_another_machine_is_named(host):
     """The error has the address and the reason."""
     with pytest.raises(serve.CannotListen, match=f"cannot listen on {host}:0: .+"):
         serve._listening(Settings(listen_host=host, port=0))
+
+
+@pytest.mark.soak
+def test_an_idle_connection_outlives_a_balancer_s(serve_painted):
+    """A balancer that keeps connections for 60 s never sends a request into one that is just being closed."""
+    url, *_ = serve_painted()
+    with contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)) as connection:
+        for pause_s in (0, 61):
+            time.sleep(pause_s)
+            connection.request("GET", "/ping")
+            assert connection.getresponse().read() == b""  # RemoteDisconnected if it was closed meanwhile
 
 
 def test_a_port_that_is_not_allowed_is_not_the_data_folder_s_fault(as_another_user):
