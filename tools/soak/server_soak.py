@@ -3,24 +3,22 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import psutil
 from server import Server
 
 from tools.soak import faults, usage
 from tools.soak.client import Client
-from tools.soak.faults import until
-from tools.soak.ledger import COMPLETED
-from tools.soak.soak import RECOVERY_S, SLOW, Options, Report, Soak
+from tools.soak.comfyui_faults import ComfyFaults
+from tools.soak.soak import SLOW, Options, Report
 from tools.soak.webhook_receiver import WebhookReceiver
 
 CLIENTS = 4
 DISK = "64m"
 FULL_S = 6.0
 DOWN_S = 6.0
-PAUSE_S = 5.0
 LIMIT_MS = 5000
 JOB_FILES = {"jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "lock"}
 CANCELLED = frozenset({"COMPLETED", "CANCELLED"})
@@ -39,7 +37,7 @@ def soak(options: Options, on_progress: Callable[[int, str], None]) -> Report:
         return run.report
 
 
-class ServerSoak(Soak):
+class ServerSoak(ComfyFaults):
     """A run of the server; use it as a context manager."""
 
     def __init__(
@@ -59,11 +57,11 @@ class ServerSoak(Soak):
         self._webhooks = WebhookReceiver(self.ledger)
         self._client = Client(self._server.url, self.ledger)
         self.kinds = {
-            "ComfyUI killed, idle": self._kill_idle,
-            "ComfyUI killed, starting": self._kill_starting,
+            "ComfyUI killed, idle": self.kill_idle,
+            "ComfyUI killed, starting": self.kill_starting,
             "ComfyUI killed, sampling": self._kill_sampling,
             "ComfyUI killed, decoding": self._kill_decoding,
-            "ComfyUI stopped, idle": self._stop_idle,
+            "ComfyUI stopped, idle": self.stop_idle,
             "ComfyUI paused, sampling": self._pause_sampling,
             "ComfyUI stopped, sampling": self._stop_sampling,
             "connection to ComfyUI cut": self._cut,
@@ -123,66 +121,39 @@ class ServerSoak(Soak):
         self._server.start()
         self.report.cold_starts_s.append(time.monotonic() - began_s)
 
-    @contextlib.contextmanager
-    def _slow_job(self, may_end: frozenset[str] = COMPLETED, at_step: int = 1, **envelope: object) -> Iterator[str]:
-        """Yields the id of a job that has reached this step, while other jobs wait; at the end it is over."""
+    def begin_slow_job(self, may_end: frozenset[str], at_step: int = 1, **envelope: Any) -> str:
+        """`at_step`: the sampler's step that it has reached then; `envelope`: more fields of its request."""
         job_id = self._client.run(self.request(self.number_for_fault(), SLOW), may_end, **envelope)
         self._client.wait(job_id, lambda job: (job.get("output") or {}).get("step", 0) >= at_step)
-        self.hit_s = time.monotonic()
-        yield job_id
-        if self._client.wait(job_id)["status"] == "COMPLETED":
-            self.recovered()
+        return job_id
 
-    def _comfyui(self) -> psutil.Process | None:
-        return faults.comfyui_of(self._server.process.pid)
-
-    def _hit_comfyui(self, signum: signal.Signals) -> None:
-        faults.hit(self._comfyui(), signum)
-        self.hit_s = time.monotonic()
+    def has_completed(self, job_id: str) -> bool:
+        return self._client.wait(job_id)["status"] == "COMPLETED"
 
     def draw_next(self) -> None:
-        if self._client.wait(self._client.run(self.request(self.number_for_fault())))["status"] == "COMPLETED":
+        if self.has_completed(self._client.run(self.request(self.number_for_fault()))):
             self.recovered()
 
-    def _kill_idle(self) -> None:
-        self.quiet()
-        self._hit_comfyui(signal.SIGKILL)
-        self.draw_next()
-
-    def _kill_starting(self) -> None:
-        killed = self._comfyui()
-        faults.hit(killed, signal.SIGKILL)
-        until(lambda: (one := self._comfyui()) is not None and one != killed, RECOVERY_S)
-        time.sleep(self.chance.uniform(0.1, 3.0))
-        self._hit_comfyui(signal.SIGKILL)
-
     def _kill_sampling(self) -> None:
-        with self._slow_job(at_step=self.chance.randrange(1, 12)):
-            self._hit_comfyui(signal.SIGKILL)
+        with self.slow_job(at_step=self.chance.randrange(1, 12)):
+            self.hit_comfyui(signal.SIGKILL)
 
     def _kill_decoding(self) -> None:
-        with self._slow_job(at_step=SLOW["num_inference_steps"]):
-            self._hit_comfyui(signal.SIGKILL)
-
-    def _stop_idle(self) -> None:
-        self.quiet()
-        self._hit_comfyui(signal.SIGSTOP)
-        self.draw_next()
+        with self.slow_job(at_step=SLOW["num_inference_steps"]):
+            self.hit_comfyui(signal.SIGKILL)
 
     def _pause_sampling(self) -> None:
-        with self._slow_job():
-            self._hit_comfyui(signal.SIGSTOP)
-            time.sleep(PAUSE_S)
-            self._hit_comfyui(signal.SIGCONT)
+        with self.slow_job():
+            self.pause()
 
     def _stop_sampling(self) -> None:
         """The job has a limit of its own, and ends with it."""
-        with self._slow_job(TIMED_OUT, policy={"executionTimeout": LIMIT_MS}):
-            self._hit_comfyui(signal.SIGSTOP)
+        with self.slow_job(TIMED_OUT, policy={"executionTimeout": LIMIT_MS}):
+            self.hit_comfyui(signal.SIGSTOP)
 
     def _cut(self) -> None:
-        with self._slow_job(at_step=self.chance.randrange(1, 12)):
-            faults.cut_connections(self._server.process.pid, self._comfyui())
+        with self.slow_job(at_step=self.chance.randrange(1, 12)):
+            faults.cut_connections(self._server.process.pid, self.comfyui())
 
     def _cancel(self) -> None:
         job_id = self._client.run(self.request(self.number_for_fault(), SLOW), CANCELLED)

@@ -5,6 +5,7 @@ import random
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,12 +71,11 @@ class Report:
     seconds: float = 0.0
 
 
-class Soak:
+class Soak(ABC):
     """Base of the two runs.
 
-    Subclasses set `kinds`, the faults by name, and define the methods that raise NotImplementedError.
-
     Attributes:
+        kinds: the faults by name.
         hit_s: when the last fault happened, on the monotonic clock; recovery is measured from then.
     """
 
@@ -103,17 +103,21 @@ class Soak:
         self._baseline: usage.Usage | None = None
         self._baseline_bytes = 0
 
+    @abstractmethod
     def pid(self) -> int | None:
         """Returns the process id of the program under test, or None while it does not run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, number: int) -> None:
         """Makes one job, of which `number` decides everything, and returns at its end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leftover_bytes(self) -> int:
         """Returns the size of all files except the pictures that answers name."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def draw_next(self) -> None:
+        """Draws the first job after a fault, and notes that it has completed."""
 
     def run(self, clients: int) -> None:
         """Has all jobs drawn by so many clients at once while the planned faults happen."""
@@ -195,10 +199,6 @@ class Soak:
                 self.draw_next()
             self._look()
         self._limit = sys.maxsize
-
-    def draw_next(self) -> None:
-        """Draws the first job after a fault, and notes that it has completed."""
-        raise NotImplementedError
 
     def recovered(self) -> None:
         """Notes that a job has completed after the fault."""

@@ -5,19 +5,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
-import psutil
 from server import PROGRAM, TINY
 
 from tools.soak import faults, usage
+from tools.soak.comfyui_faults import ComfyFaults
 from tools.soak.faults import until
-from tools.soak.ledger import COMPLETED
 from tools.soak.runpod_side import Failure, RunPodSide
-from tools.soak.soak import RECOVERY_S, SLOW, Options, Report, Soak
+from tools.soak.soak import RECOVERY_S, SLOW, Options, Report
 
 CLIENTS = 3
-PAUSE_S = 5.0
 CANCELLED = frozenset({"COMPLETED", "CANCELLED"})
 
 
@@ -28,7 +27,7 @@ def soak(options: Options, on_progress: Callable[[int, str], None]) -> Report:
         return run.report
 
 
-class WorkerSoak(Soak):
+class WorkerSoak(ComfyFaults):
     """A run of the worker; use it as a context manager."""
 
     def __init__(self, options: Options, on_progress: Callable[[int, str], None]) -> None:
@@ -37,10 +36,10 @@ class WorkerSoak(Soak):
         self._temporary.mkdir()
         self._runpod = RunPodSide(self.ledger)
         self.kinds = {
-            "ComfyUI killed, idle": self._kill_idle,
-            "ComfyUI killed, starting": self._kill_starting,
+            "ComfyUI killed, idle": self.kill_idle,
+            "ComfyUI killed, starting": self.kill_starting,
             "ComfyUI killed, in a job": self._kill_in_a_job,
-            "ComfyUI stopped, idle": self._stop_idle,
+            "ComfyUI stopped, idle": self.stop_idle,
             "ComfyUI paused, in a job": self._pause_in_a_job,
             "connection to ComfyUI cut": self._cut,
             "job stopped by RunPod": self._stop_job,
@@ -95,59 +94,31 @@ class WorkerSoak(Soak):
         self._process.kill()
         self._process.wait()
 
-    @contextlib.contextmanager
-    def _slow_job(self, may_end: frozenset[str] = COMPLETED) -> Iterator[str]:
-        """Yields the id of a job that runs; at the end it is over."""
+    def begin_slow_job(self, may_end: frozenset[str], **_: Any) -> str:
         number = self.number_for_fault()
         job_id = f"slow-{number}"
         self._runpod.begin(job_id, self.request(number, SLOW), may_end)
         until(lambda: job_id in self._runpod.taken, RECOVERY_S)
         time.sleep(self.chance.uniform(0.2, 1.0))
-        self.hit_s = time.monotonic()
-        yield job_id
-        if self._runpod.wait(job_id):
-            self.recovered()
+        return job_id
 
-    def _comfyui(self) -> psutil.Process | None:
-        return faults.comfyui_of(self._process.pid)
-
-    def _hit_comfyui(self, signum: signal.Signals) -> None:
-        faults.hit(self._comfyui(), signum)
-        self.hit_s = time.monotonic()
-
-    def _kill_idle(self) -> None:
-        self.quiet()
-        self._hit_comfyui(signal.SIGKILL)
-        self.draw_next()
-
-    def _kill_starting(self) -> None:
-        killed = self._comfyui()
-        faults.hit(killed, signal.SIGKILL)
-        until(lambda: (one := self._comfyui()) is not None and one != killed, RECOVERY_S)
-        time.sleep(self.chance.uniform(0.1, 3.0))
-        self._hit_comfyui(signal.SIGKILL)
+    def has_completed(self, job_id: str) -> bool:
+        return self._runpod.wait(job_id)
 
     def _kill_in_a_job(self) -> None:
-        with self._slow_job():
-            self._hit_comfyui(signal.SIGKILL)
-
-    def _stop_idle(self) -> None:
-        self.quiet()
-        self._hit_comfyui(signal.SIGSTOP)
-        self.draw_next()
+        with self.slow_job():
+            self.hit_comfyui(signal.SIGKILL)
 
     def _pause_in_a_job(self) -> None:
-        with self._slow_job():
-            self._hit_comfyui(signal.SIGSTOP)
-            time.sleep(PAUSE_S)
-            self._hit_comfyui(signal.SIGCONT)
+        with self.slow_job():
+            self.pause()
 
     def _cut(self) -> None:
-        with self._slow_job():
-            faults.cut_connections(self._process.pid, self._comfyui())
+        with self.slow_job():
+            faults.cut_connections(self._process.pid, self.comfyui())
 
     def _stop_job(self) -> None:
-        with self._slow_job(CANCELLED) as job_id:
+        with self.slow_job(CANCELLED) as job_id:
             self._runpod.stop_job(job_id)
 
     def _fail_reports(self, *failures: Failure) -> None:
