@@ -27,7 +27,7 @@ from handler.job import profiles  # noqa: E402
 from handler.settings import Settings  # noqa: E402
 from handler.weights import locate  # noqa: E402
 
-CASES = (("a purple glass ball", 4), ("grey smoke", 4), ("a grey feather", 4))
+CASES = (("a picture of a blue glass ball", 201), ("a picture of purple smoke", 156), ("one single teal feather", 154))
 PATCH_NODE = "LayeredDiffusionApply"
 OLD_PATCH_NODE = "OldPackApply"
 OLD_CONFIG = "SDXL, Attention Injection"
