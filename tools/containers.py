@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from tools.surroundings import AS_BUILT, Surroundings
 
 NAME = "localhost/layerdiffuse-alpha-test"
+LABEL = "org.opencontainers.image.title=layerdiffuse-alpha"  # of the Dockerfile
 BASE = "localhost/debian-bookworm"  # buildah's base image, made if it does not exist
 MODELS = {
     "worker": "sdxl",
@@ -58,7 +59,7 @@ class Engine(Protocol):
         """Removes the container."""
 
     def remove_image(self) -> None:
-        """Removes the last image that was built."""
+        """Removes the images that were built."""
 
 
 class Docker:
@@ -118,6 +119,9 @@ class Docker:
 
     def remove_image(self) -> None:
         subprocess.run(["docker", "rmi", NAME], capture_output=True, check=False)  # noqa: S603, S607
+        # Those before it have lost their name to it.
+        prune = ["docker", "image", "prune", "--force", "--filter", f"label={LABEL}"]
+        subprocess.run(prune, capture_output=True, check=False)  # noqa: S603
 
 
 class Buildah:
