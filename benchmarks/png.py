@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures time and bytes of PNG encoding, relative to ComfyUI's SaveImage (Pillow, level 4), in one run.
+"""Measures time and bytes of PNG and lossless WebP, relative to ComfyUI's SaveImage (Pillow, level 4), in one run.
 
 Run it in the ComfyUI environment: `.comfyui/venv/bin/python benchmarks/png.py [PICTURE …]`.
 Every encoder is timed from the float tensor to the bytes. Its output is decoded and compared. Ratios are
@@ -97,12 +97,18 @@ def all_encoders():
                 ("Paeth", paeth, 1),
             )
         },
+        **{
+            f"WebP method {method}, quality {quality}{' (ours)' * ours}": lambda rgba, m=method, q=quality: by_pillow(
+                rgba, "WEBP", lossless=True, exact=True, method=m, quality=q
+            )
+            for method, quality, ours in ((0, 20, False), (1, 20, True), (1, 75, False), (4, 75, False))
+        },
     }
 
 
-def by_pillow(rgba: torch.Tensor, **options: int) -> bytes:
+def by_pillow(rgba: torch.Tensor, picture_format: str = "PNG", **options: int) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(png.quantise(rgba)).save(buffer, "PNG", **options)
+    Image.fromarray(png.quantise(rgba)).save(buffer, picture_format, **options)
     return buffer.getvalue()
 
 
