@@ -1,127 +1,110 @@
 #!/usr/bin/env python3
-"""Measures the RunPod worker around the GPU's work: start by stage, gap between queued jobs, overhead, memory.
+"""Measures the worker around the GPU's work, with the tiny model on the CPU, next to worker-comfyui's way.
 
     .venv/bin/python benchmarks/worker.py [--quick] [--json FILE]
 
-The worker is the real one, with the SDK's protocol, the tiny model and the CPU; RunPod's side is tests/integration/
-control_plane.py. The table is on standard output.
+One run: stock ComfyUI with both ways in turn (worker_peers.py), the real RunPod worker against RunPod's side of the
+protocol, and the real server, each with a queue of jobs (worker_loops.py). The tables are on standard output.
 """
 
 import argparse
 import datetime
 import json
 import os
-import signal
-import statistics
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
-import psutil
+import worker_loops
+import worker_peers
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
-
-from control_plane import ControlPlane  # noqa: E402
-
-PROGRAM = ROOT / ".venv" / "bin" / "layerdiffuse-alpha"
-JOB = {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64, "num_inference_steps": 4}
-STAGES = {
-    "ComfyUI starting": "imports, until ComfyUI's process starts",
-    "ComfyUI ready": "ComfyUI is ready",
-    "warm-up finished": "weights read, patched, first picture drawn",
+WAYS = ("ours", "worker-comfyui")
+ROWS = {
+    "job_ms": "whole job, ms",
+    "outside_the_nodes_ms": "outside the nodes, ms",
+    "as_json_ms": "reply to JSON, ms",
+    "reply_bytes": "reply, bytes",
+    "requests": "requests to ComfyUI",
+    "sockets": "new sockets",
+    "files": "files written",
 }
-WARM = 5  # jobs that do not count
-OWN = ("total", "comfyui_ready")
-
-
-class TimedControlPlane(ControlPlane):
-    """Notes when each result arrived."""
-
-    def __init__(self):
-        super().__init__()
-        self.done_s = []
-
-    async def _done(self, request):
-        self.done_s.append(time.monotonic())
-        return await super()._done(request)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="20 jobs instead of 200")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
+    parser.add_argument("--quick", action="store_true", help="queues of 50 jobs instead of 1,000")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to FILE, and a chart next to it"
+    )
     options = parser.parse_args()
-    numbers = measure(20 if options.quick else 200)
-    print("| what | value |\n|---|---|")
-    for name, value in numbers.items():
-        print(f"| {name} | {value} |")
+    numbers = measure(jobs=50 if options.quick else 1000, compared=10 if options.quick else 50)
+    print(tables(numbers))
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=2) + "\n", "utf-8")
+        options.json.with_suffix(".svg").write_text(chart(numbers), "utf-8")
 
 
-def measure(jobs: int) -> dict[str, object]:
-    """Returns the numbers by name, from one start of the worker and `jobs` queued jobs after the warm ones."""
-    own = {"PROFILE": "tiny", "DEVICE": "cpu", "ALPHA_CHECK": "accept"}
-    with TimedControlPlane() as runpod:
-        for number in range(WARM + jobs):
-            runpod.submit(str(number), JOB | {"seed": number})
-        began_s = time.monotonic()
-        worker = subprocess.Popen(
-            [PROGRAM, "worker"], env=os.environ | own | runpod.environment, stderr=subprocess.PIPE, text=True
-        )
-        reached_s: dict[str, float] = {}
-        threading.Thread(target=read_stages, args=(worker.stderr, began_s, reached_s), daemon=True).start()
-        try:
-            answers = []
-            for number in range(WARM + jobs):
-                answers.append(runpod.result(120))
-                if number == WARM:
-                    first_bytes = memory_bytes(worker.pid)
-            last_bytes = memory_bytes(worker.pid)
-        finally:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
-    seconds = [json.loads(posted["output"]["info"])["seconds"] for _, posted, _ in answers]
-    spans_s = [after - before for before, after in zip(runpod.done_s[WARM:], runpod.done_s[WARM + 1 :], strict=False)]
-    drawn = seconds[WARM + 1 :]
-    gaps_ms = [(span_s - one["total"]) * 1e3 for span_s, one in zip(spans_s, drawn, strict=True)]
-    nodes_s = [sum(value for stage, value in one.items() if stage not in OWN) for one in drawn]
-    overhead_ms = [(one["total"] - node_s) * 1e3 for one, node_s in zip(drawn, nodes_s, strict=True)]
+def measure(jobs: int, compared: int) -> dict[str, object]:
+    """Returns the numbers of everything; `compared` jobs each way are in turn with worker-comfyui's."""
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "CPUs": os.cpu_count(),
-        "jobs": jobs,
-        **{f"start, s: {STAGES[line]}": round(reached_s[line], 1) for line in STAGES},
-        "start, s: first result": round(runpod.done_s[0] - began_s, 1),
-        "job, ms": median(one["total"] * 1e3 for one in drawn),
-        "overhead outside the nodes, ms": median(overhead_ms),
-        "gap between two jobs, ms": median(gaps_ms),
-        "share of the time without a job": f"{sum(gaps_ms) / sum(spans_s) / 1e3:.1%}",
-        **{f"memory, MB: {name}, first": round(size / 1e6) for name, size in first_bytes.items()},
-        **{f"memory, MB: {name}, last": round(size / 1e6) for name, size in last_bytes.items()},
+        "cpus": os.cpu_count(),
+        "peers": worker_peers.compare(compared),
+        "worker": worker_loops.runpod_loop(jobs),
+        "serve": worker_loops.serve_loop(jobs),
     }
 
 
-def median(values) -> float:
-    return round(statistics.median(values), 1)
+def tables(numbers) -> str:
+    """Returns the numbers as Markdown."""
+    peers, loops = numbers["peers"], [numbers["worker"], numbers["serve"]]
+    lines = [f"{numbers['date']}, {numbers['cpus']} CPUs", ""]
+    lines += ["| one warm job, ready-made picture | ours | worker-comfyui's way | ratio |", "|---|---|---|---|"]
+    for side, ways in peers["ready_made"].items():
+        for key, name in ROWS.items():
+            lines.append(row(f"{side}x{side}: {name}", *(ways[way][key] for way in WAYS)))
+    first = "start to the first finished job, s"
+    lines.append(row(first, numbers["worker"]["start_s"]["first result"], peers["stock_first_result_s"]))
+    lines += ["", "| queue of jobs | RunPod worker | `serve` |", "|---|---|---|"]
+    names = ("jobs", "job_ms", "outside_the_nodes_ms", "gap_ms", "idle_share", "last_jobs_to_job_50", "fsyncs_per_job")
+    lines += [f"| {name} | {' | '.join(str(loop.get(name, '')) for loop in loops)} |" for name in names]
+    for stage in loops[0]["start_s"]:
+        lines.append(f"| start, s: {stage} | {' | '.join(str(loop['start_s'].get(stage, '')) for loop in loops)} |")
+    for jobs in sorted({jobs for loop in loops for jobs in loop["memory_mb"]}):
+        found = [loop["memory_mb"].get(jobs, {}) for loop in loops]
+        for name in ("handler", "ComfyUI"):
+            cells = " | ".join(str(each.get(name, "")) for each in found)
+            lines.append(f"| memory after {jobs} jobs, MB: {name} | {cells} |")
+    return "\n".join(lines)
 
 
-def read_stages(lines, began_s: float, reached_s: dict[str, float]) -> None:
-    """Notes when each of STAGES is first logged; reads to the end, so that the worker never waits for the pipe."""
-    for line in lines:
-        for stage in STAGES:
-            if stage in line:
-                reached_s.setdefault(stage, time.monotonic() - began_s)
+def row(name: str, ours: float, theirs: float) -> str:
+    ratio = f"{ours / theirs:.2f}" if theirs else ""
+    return f"| {name} | {ours} | {theirs} | {ratio} |"
 
 
-def memory_bytes(pid: int) -> dict[str, int]:
-    """Returns the resident memory of the handler and of ComfyUI."""
-    handler = psutil.Process(pid)
-    comfyui = next(child for child in handler.children() if "--port" in child.cmdline())
-    return {"handler": handler.memory_info().rss, "ComfyUI": comfyui.memory_info().rss}
+def chart(numbers) -> str:
+    """Returns an SVG with a pair of bars for each comparison, each pair on its own scale."""
+    peers = numbers["peers"]
+    large = peers["ready_made"][max(peers["ready_made"])]
+    pairs = {
+        "1024x1024 picture, whole job, ms": [large[way]["job_ms"] for way in WAYS],
+        "1024x1024 picture, outside the nodes, ms": [large[way]["outside_the_nodes_ms"] for way in WAYS],
+        "start to the first job, s": [numbers["worker"]["start_s"]["first result"], peers["stock_first_result_s"]],
+    }
+    parts, y = [], 10
+    for title, values in pairs.items():
+        parts.append(f'<text x="10" y="{y + 14}" font-weight="bold">{title}</text>')
+        for way, value, colour in zip(WAYS, values, ("#2e7d32", "#757575"), strict=True):
+            y += 22
+            width = round(340 * value / max(values), 1)
+            parts.append(f'<text x="10" y="{y + 14}">{way}</text>')
+            parts.append(f'<rect x="130" y="{y + 2}" width="{width}" height="16" fill="{colour}"/>')
+            parts.append(f'<text x="{136 + width}" y="{y + 14}">{value:g}</text>')
+        y += 34
+    style = 'font-family="sans-serif" font-size="13" fill="#222"'
+    background = '<rect width="100%" height="100%" fill="#fff"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="560" height="{y}" {style}>{background}{"".join(parts)}</svg>\n'
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import struct
 import time
 
 import pytest
+from counted import counters
 
 from handler.cli.verify_pictures import Reference, draw
 from handler.job.generate import Generator
@@ -221,6 +222,17 @@ def test_history_does_not_grow(handle, comfyui, small, monkeypatch):
     for seed in range(4):
         job(handle, small | {"seed": seed, "num_inference_steps": 1})
     assert len(comfyui.client(Deadline(10))._api._json("GET", "/history")) < 3
+
+
+def test_a_warm_job_is_one_request(handle, small):
+    """It posts the graph, over connections that are open, and writes no file; every 20th job trims the history, too."""
+    job(handle, small)
+    counted = []
+    for _ in range(2):
+        counters().clear()
+        job(handle, small)
+        counted.append(dict(counters()))
+    assert min(counted, key=lambda found: found["requests"]) == {"requests": 1}
 
 
 def works(handle, small):
