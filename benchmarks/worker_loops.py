@@ -82,7 +82,7 @@ def serve_loop(jobs: int) -> dict[str, object]:
             wait(server, ids[-1 - jobs // 2])
             half = size(fsyncs)
             wait(server, ids[-1])
-            counted = (size(fsyncs) - half) / (jobs // 2)
+            counted = round((size(fsyncs) - half) / (jobs // 2), 1) if fsyncs.exists() else None
             memory = memory_bytes(server.process.pid)
         stages = start_stages(log)
         with contextlib.closing(sqlite3.connect(data / "jobs.sqlite3")) as database:
@@ -92,7 +92,7 @@ def serve_loop(jobs: int) -> dict[str, object]:
         "start_s": stages,
         **queue_numbers([finished_s for finished_s, _ in rows], seconds),
         "memory_mb": {WARM + jobs: {name: round(size / 1e6) for name, size in memory.items()}},
-        "fsyncs_per_job": round(counted, 1) if fsyncs.exists() else None,
+        "fsyncs_per_job": counted,
     }
 
 
