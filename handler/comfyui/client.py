@@ -168,7 +168,10 @@ class ComfyClient:
             # websocket-client sends a connection of its own through HTTP_PROXY, whatever its options are.
             plain = with_files(lambda: sockets.create_connection((host, int(port)), timeout_s))
             socket = websocket.create_connection(
-                f"ws://{self._address}/ws?clientId={client_id}", timeout=timeout_s, socket=plain
+                f"ws://{self._address}/ws?clientId={client_id}",
+                timeout=timeout_s,
+                socket=plain,
+                skip_utf8_validation=True,  # in Python, byte by byte; `_parse` replaces what is invalid
             )
         except (websocket.WebSocketException, OSError) as exc:
             raise NoAnswer(f"ComfyUI does not accept connections: {type(exc).__name__}") from exc
