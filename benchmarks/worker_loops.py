@@ -37,8 +37,11 @@ class TimedControlPlane(ControlPlane):
         self.done_s = []
 
     async def _done(self, request):
-        self.done_s.append(time.monotonic())
-        return await super()._done(request)
+        arrived_s, reports = time.monotonic(), len(self.progress)
+        response = await super()._done(request)
+        if len(self.progress) == reports:  # it was not progress
+            self.done_s.append(arrived_s)
+        return response
 
 
 def runpod_loop(jobs: int) -> dict[str, object]:
