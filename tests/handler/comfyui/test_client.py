@@ -82,7 +82,7 @@ def test_a_run_does_not_see_what_was_sent_to_another(client):
     with StandIn(transcript("success"), faults=["mute"]) as server:
         runs = client(server)
         with pytest.raises(JobTimeout):
-            runs.run(GRAPH, "9", Deadline(0.05))
+            runs.run(GRAPH, "9", Deadline(0.5))
         runs.run(GRAPH, "9", Deadline(10)).result()
     assert len(server.sockets) == 2
 
