@@ -77,8 +77,9 @@ def test_a_websocket_that_broke_between_two_runs_is_replaced(client, is_aborted)
     assert (len(server.submissions), len(server.sockets)) == (2, 2)
 
 
-def test_a_run_does_not_see_what_was_sent_to_another(client):
+def test_a_run_does_not_see_what_was_sent_to_another(client, monkeypatch):
     """A run that timed out leaves its websocket, on which more may arrive, and the next one connects again."""
+    monkeypatch.setattr(protocol, "SILENCE_S", 10.0)  # so that the first run, once accepted, waits for its deadline
     with StandIn(transcript("success"), faults=["mute"]) as server:
         runs = client(server)
         with pytest.raises(JobTimeout):
