@@ -15,6 +15,7 @@ from handler.workflow.node_classes import AFTER_GENERATE, ANY, NodeClasses
 MUTED, BYPASSED = 2, 4  # modes of a node
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20  # what links inside of a subgraph have as the node outside of it
 REROUTE, PRIMITIVE = "Reroute", "PrimitiveNode"
+OF_THE_GUI = {"SaveGLB": {"image": ""}}  # widgets that the frontend itself adds to a class, and ComfyUI does not know
 NOT_RUN = (REROUTE, PRIMITIVE, "Note", "MarkdownNote")
 
 Entry = Mapping[str, Any]
@@ -129,7 +130,8 @@ class _Level:
         """Yields id and entry of each node that runs."""
         for node in self._run():
             kind = node["type"]
-            inputs = {name: value for name, value in self._widgets(node) if name != AFTER_GENERATE}
+            own = {name: value for name, value in self._widgets(node) if name != AFTER_GENERATE}
+            inputs = OF_THE_GUI.get(kind, {}) | own
             for number, slot in enumerate(node.get("inputs", [])):
                 source = self._of_slot(node, number, slot["type"])
                 if source is not None:

@@ -78,3 +78,11 @@ def test_a_damaged_file_is_refused(classes):
     """It never raises anything else."""
     with pytest.raises(WorkflowInvalid, match="malformed"):
         gui_format.to_graph({"nodes": [{"id": 1}], "links": [[1, 2]]}, classes)
+
+
+def test_a_widget_that_only_the_gui_has_is_exported(classes):
+    """The frontend adds `image` to SaveGLB, which ComfyUI itself does not know."""
+    mesh = {"name": "mesh", "type": "MESH", "link": None}
+    node = {"id": 1, "type": "SaveGLB", "mode": 0, "inputs": [mesh], "widgets_values": ["mesh/ComfyUI", ""]}
+    graph = gui_format.to_graph({"nodes": [node], "links": []}, classes)
+    assert graph["1"]["inputs"] == {"filename_prefix": "mesh/ComfyUI", "image": ""}
