@@ -20,6 +20,7 @@ WAYS = ("ours", "worker-comfyui")
 ROWS = {
     "job_ms": "whole job, ms",
     "outside_the_nodes_ms": "outside the nodes, ms",
+    "cpu_ms": "CPU time of handler and ComfyUI, ms",
     "as_json_ms": "reply to JSON, ms",
     "reply_bytes": "reply, bytes",
     "requests": "requests to ComfyUI",
@@ -35,7 +36,7 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="also write the numbers to FILE, and a chart next to it"
     )
     options = parser.parse_args()
-    numbers = measure(jobs=50 if options.quick else 1000, compared=10 if options.quick else 50)
+    numbers = measure(jobs=50 if options.quick else 1000, compared=6 if options.quick else 50)
     print(tables(numbers))
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=2) + "\n", "utf-8")

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import requests
 import websocket
 
@@ -42,6 +43,7 @@ POLL_S = 0.05  # as worker-comfyui
 START_TIMEOUT_S = 120
 WARM = 2  # jobs that are not counted
 SIDES = (64, 1024)  # of the ready-made pictures
+AVERAGES = {"cpu_ms": statistics.fmean}  # by number; the system counts CPU time in steps of 10 ms
 READY_MADE = """
 import numpy as np
 import torch
@@ -83,23 +85,24 @@ class AttachedComfy(ComfyProcess):
 def compare(jobs: int) -> dict[str, object]:
     """Returns stock ComfyUI's start with its first job, and for each size the numbers of `jobs` jobs each way."""
     proxies.bypass_for_loopback()
-    tiny = Settings(profile="tiny", device="cpu", alpha_check="accept")
-    first = read(tiny)
+    first = read(tiny())
     drawing = first.render({"num_inference_steps": 1, "width": 64, "height": 64})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began_s = time.monotonic()
-        with stock_comfyui(folder) as address:
+        with stock_comfyui(folder) as (address, process):
             until_it_answers(address)
             peer_job(address, saving(drawing, first.output_node, "first"))
             first_s = time.monotonic() - began_s
-            found = {side: asyncio.run(in_turn(address, folder, tiny, side, jobs)) for side in SIDES}
+            found = {side: asyncio.run(in_turn(address, process, folder, side, jobs)) for side in SIDES}
     return {"stock_first_result_s": round(first_s, 2), "ready_made": found}
 
 
-async def in_turn(address: str, folder: Path, tiny: Settings, side: int, jobs: int) -> dict[str, dict[str, float]]:
-    """Returns the medians of both ways for a ready-made picture, by way: ms, counts and bytes of one job."""
-    settings = tiny.model_copy(update={"workflows_dir": ready_made(folder / f"workflows-{side}", side)})
+async def in_turn(
+    address: str, comfyui: psutil.Process, folder: Path, side: int, jobs: int
+) -> dict[str, dict[str, float]]:
+    """Returns for both ways the averages of a job with a ready-made picture: ms, counts and bytes."""
+    settings = tiny(workflows_dir=ready_made(folder / f"workflows-{side}", side))
     workflow = read(settings)
     generator = Generator(workflow, AttachedComfy(settings, address), settings)
     handle = make_handler(Runner(generator), settings)
@@ -118,21 +121,27 @@ async def in_turn(address: str, folder: Path, tiny: Settings, side: int, jobs: i
         for way, run in (("ours", ours), ("worker-comfyui", peers)):
             files = len(list(folder.rglob("*.png")))
             counters().clear()
+            cpu_s = cpu_seconds(comfyui)
             began_s = time.perf_counter()
             reply, nodes_s = await run(number)
             total_s = time.perf_counter() - began_s
+            cpu_s = cpu_seconds(comfyui) - cpu_s
             one = {name: counters()[name] for name in ("requests", "sockets", "files")}
             one["files"] += len(list(folder.rglob("*.png"))) - files
             began_s = time.perf_counter()
             text = json.dumps(reply)
             one |= {"as_json_ms": (time.perf_counter() - began_s) * 1e3, "reply_bytes": len(text)}
-            one |= {"job_ms": total_s * 1e3, "outside_the_nodes_ms": (total_s - nodes_s) * 1e3}
+            one |= {"cpu_ms": cpu_s * 1e3, "job_ms": total_s * 1e3, "outside_the_nodes_ms": (total_s - nodes_s) * 1e3}
             if number >= 0:
                 found[way].append(one)
     return {
-        way: {name: round(statistics.median(one[name] for one in each), 2) for name in each[0]}
+        way: {name: round(AVERAGES.get(name, statistics.median)([one[name] for one in each]), 2) for name in each[0]}
         for way, each in found.items()
     }
+
+
+def tiny(**changes) -> Settings:
+    return Settings(profile="tiny", device="cpu", alpha_check="accept", **changes)
 
 
 def peer_job(address: str, graph: dict) -> tuple[dict, float]:
@@ -190,8 +199,8 @@ def ready_made(folder: Path, side: int) -> Path:
 
 
 @contextlib.contextmanager
-def stock_comfyui(folder: Path) -> Iterator[str]:
-    """Yields the address of a ComfyUI with its own defaults, on the CPU, whose files are in `folder`."""
+def stock_comfyui(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Yields the address and process of a ComfyUI with its own defaults, on the CPU, whose files are in `folder`."""
     pack = folder / "packs" / "ready_made"
     pack.mkdir(parents=True)
     (pack / "__init__.py").write_text(READY_MADE, "utf-8")
@@ -212,10 +221,16 @@ def stock_comfyui(folder: Path) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            yield f"{HOST}:{port}"
+            yield f"{HOST}:{port}", psutil.Process(process.pid)
         finally:
             process.kill()
             process.wait()
+
+
+def cpu_seconds(comfyui: psutil.Process) -> float:
+    """Returns the CPU time of this process and of ComfyUI."""
+    used = comfyui.cpu_times()
+    return time.process_time() + used.user + used.system
 
 
 def until_it_answers(address: str) -> None:
