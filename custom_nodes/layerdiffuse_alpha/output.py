@@ -45,13 +45,13 @@ class SaveAlphaImageWebsocket:
             "optional": {
                 "metadata": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Write the graph into the PNG, so that the GUI can restore it."},
+                    {"default": False, "tooltip": "Write the graph into the picture, so that the GUI can restore it."},
                 ),
                 "zero_hidden_colour": (
                     "BOOLEAN",
                     {"default": False, "tooltip": "Make the colour of fully transparent pixels black."},
                 ),
-                "format": ([PNG, WEBP], {"default": PNG, "tooltip": "Both are lossless. WebP has no metadata."}),
+                "format": ([PNG, WEBP], {"default": PNG, "tooltip": "Both are lossless."}),
                 "trim": ("BOOLEAN", {"default": False, "tooltip": "Crop to the object; haze is ignored."}),
                 "padding": (
                     "INT",
@@ -99,7 +99,7 @@ class SaveAlphaImageWebsocket:
                 box = finish.object_box(rgba, box)
             finished = finish.flattened(finish.cropped(rgba, box, padding), background)
             if format == WEBP:
-                parts = [WEBP_FORMAT, finish.webp(finished, zero_hidden_colour)]
+                parts = [WEBP_FORMAT, finish.webp(finished, text, zero_hidden_colour)]
             else:
                 parts = [PNG_FORMAT, *png.parts(finished, text, zero_hidden_colour)]
             message = b"".join(parts)
@@ -113,6 +113,6 @@ class SaveAlphaImageWebsocket:
 
 
 def _graph_as_text(prompt: Mapping[str, Any] | None, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
-    """Returns keyword -> JSON, the chunks from which the GUI restores a graph (ComfyUI 0.30 nodes.py SaveImage)."""
+    """Returns keyword -> JSON, the texts from which the GUI restores a graph (ComfyUI 0.30 nodes.py SaveImage)."""
     values = ({} if prompt is None else {"prompt": prompt}) | dict(extra_pnginfo or {})
     return {keyword: json.dumps(value) for keyword, value in values.items()}

@@ -1,6 +1,6 @@
 """The formats of pictures: their names, media types, and checks that do not decode pixels.
 
-WebP: RFC 9649, sections 2.4 (file header) and 3.4 (image header of the lossless format).
+WebP: RFC 9649, sections 2.4 (file header), 2.7 (extended format) and 3.4 (image header of the lossless format).
 """
 
 import struct
@@ -10,7 +10,9 @@ from handler.errors import BadPicture
 from handler.job import png
 
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp"}
-RIFF_HEAD = struct.Struct("<4sI4s4sIB")
+RIFF_HEAD = struct.Struct("<4sI4s")
+CHUNK_HEAD = struct.Struct("<4sI")
+EXTENDED = b"VP8X"  # comes first if the file also has metadata
 LOSSLESS_SIGNATURE = 0x2F
 SIDE_BITS = 14
 
@@ -54,14 +56,20 @@ def smallest(encoded: bytes) -> bytes:
 
 
 def _webp_size(webp: bytes) -> tuple[int, int]:
-    if len(webp) < RIFF_HEAD.size + 4:
-        raise BadPicture(f"WebP is cut short after {len(webp)} bytes")
-    _, size_bytes, _, kind, _, signature = RIFF_HEAD.unpack_from(webp)
+    try:
+        _, size_bytes, _ = RIFF_HEAD.unpack_from(webp)
+        place = RIFF_HEAD.size
+        kind, chunk_bytes = CHUNK_HEAD.unpack_from(webp, place)
+        if kind == EXTENDED:
+            place += CHUNK_HEAD.size + chunk_bytes
+            kind, _ = CHUNK_HEAD.unpack_from(webp, place)
+        signature, sides = struct.unpack_from("<BI", webp, place + CHUNK_HEAD.size)
+    except struct.error:
+        raise BadPicture(f"WebP is cut short after {len(webp)} bytes") from None
     if size_bytes + 8 != len(webp):
         raise BadPicture(f"WebP has {len(webp)} bytes, expected {size_bytes + 8}")
     if kind != b"VP8L" or signature != LOSSLESS_SIGNATURE:
         raise BadPicture("WebP is not lossless")
-    (sides,) = struct.unpack_from("<I", webp, RIFF_HEAD.size)
     width, height = ((sides >> shift & (1 << SIDE_BITS) - 1) + 1 for shift in (0, SIDE_BITS))
     return width, height
 

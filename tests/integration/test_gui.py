@@ -45,10 +45,10 @@ async () => {
 }
 """.replace("ROUTE", json.dumps(ROUTE))
 DROP = """
-(base64) => {
+([base64, format]) => {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([bytes], "alpha.png", { type: "image/png" }));
+  dataTransfer.items.add(new File([bytes], `alpha.${format}`, { type: `image/${format}` }));
   document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
 }
 """
@@ -185,16 +185,17 @@ def test_templates_are_converted_as_the_gui_exports_them(page):
         assert gui_format.to_graph(exported["workflow"], classes) == exported["output"], name
 
 
-def test_a_job_s_png_opens_the_graph_that_drew_it(page, gui):
+@pytest.mark.parametrize("format_", ["png", "webp"])
+def test_a_job_s_picture_opens_the_graph_that_drew_it(page, gui, format_):
     """Dropped into the GUI: the layout of the stored workflow, with the job's values."""
     workflow = profiles.read(Settings(profile="tiny", embed_workflow=True))
-    values = {"prompt": "a blue ball", "seed": 5, "num_inference_steps": 3}
+    values = {"prompt": "a blue ball", "seed": 5, "num_inference_steps": 3, "output_format": format_}
     graph, chunks = workflow.with_metadata(workflow.render(values))
     client = ComfyClient(gui.removeprefix("http://"))
-    png, _ = client.run(graph, workflow.output_node, Deadline(60), None, chunks).result()
+    encoded, _ = client.run(graph, workflow.output_node, Deadline(60), None, chunks).result()
     client.close()
     page.evaluate("app.graph.clear()")
-    page.evaluate(DROP, base64.b64encode(png).decode())
+    page.evaluate(DROP, [base64.b64encode(encoded).decode(), format_])
     page.wait_for_function("app.graph.nodes.length > 0", timeout=20_000)
     dropped = page.evaluate("app.graphToPrompt()")
     assert dropped["output"] == workflow.render(values)

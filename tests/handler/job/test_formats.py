@@ -28,6 +28,9 @@ def test_a_lossless_webp_of_the_size_passes(width, height):
         (webp() + b"x", "expected"),
         (webp()[:14], "cut short"),
         (webp(lossless=False), "not lossless"),
+        (webp(exif=b"Exif"), "WebP is 96x64, expected 96x65"),
+        (webp(exif=b"Exif")[:24], "cut short"),
+        (webp(exif=b"Exif", lossless=False), "not lossless"),
         (b"GIF89a", "not a PNG"),
     ],
 )
