@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("autoencoder", "transparency", "diffusion", "decoder")
+STAGES = ("autoencoder", "transparency", "diffusion", "decoder", "layers", "turbo")
 SEED = 2402_17113
 
 

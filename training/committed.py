@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from training import diffusion, export, patch, tiny
+from training import diffusion, export, layers, low_rank, patch, tiny, turbo
 from training.loop import save_start
 from training.place import Place
 from training.transparency import OffsetEncoder
@@ -28,12 +28,22 @@ def unpack(place: Place, models: Path) -> None:
     autoencoder.load_state_dict(part(tensors, "first_stage_model."))
     offsets.load_state_dict(read(models / export.ENCODER))
     decoder.load_state_dict(read(models / export.DECODER))
-    modules, low_rank = base(models)
+    modules, attention = base(models)
     starts: dict[str, dict[str, nn.Module]] = {
         "autoencoder": {"autoencoder": autoencoder},
         "transparency": {"encoder": offsets, "decoder": decoder},
-        "diffusion": diffusion.parts(modules, low_rank),
+        "diffusion": diffusion.parts(modules, attention),
         "decoder": {"decoder": decoder},
+        "layers": {
+            name: low_rank.load_patch(
+                low_rank.attach(tiny.base_model(), layers.RANK, count * layers.CHANNELS),
+                read(models / export.LAYERS[name]),
+            )
+            for name, count in layers.GIVEN.items()
+        },
+        "turbo": {
+            "lora": low_rank.load_lora(low_rank.attach(tiny.base_model(), turbo.RANK), read(models / export.LORA))
+        },
     }
     for stage, trained in starts.items():
         state = place.state / f"{stage}.pt"
@@ -49,12 +59,12 @@ def base(models: Path) -> tuple[dict[str, nn.Module], nn.ModuleDict]:
     text = modules["model"].model_config.process_clip_state_dict(tensors)
     # The file has CLIP's position_ids, which are not weights, and lacks a projection that nothing uses.
     modules["text"].load_state_dict(text, strict=False)
-    low_rank = patch.attach(modules["model"])
+    attention = patch.attach(modules["model"])
     saved = read(models / export.PATCH)
-    for key, layer in export.patch_keys(low_rank).items():
+    for key, layer in export.patch_keys(attention).items():
         layer.up.data.copy_(saved[key + "0"])
         layer.down.data.copy_(saved[key + "1"])
-    return modules, low_rank
+    return modules, attention
 
 
 def read(path: Path) -> Tensors:

@@ -68,13 +68,18 @@ def load_backgrounds(folder: Path, count: int, seed: int) -> Bytes:
 
 def over_background(rgb: Floats, alpha: Floats, pool: Bytes, rng: np.random.Generator) -> Floats:
     """Returns the sprites over random cut-outs of random backgrounds."""
-    height, width = rgb.shape[1:3]
-    cuts = np.empty_like(rgb)
-    for i, which in enumerate(rng.integers(len(pool), size=len(rgb))):
+    return rgb * alpha + cut_outs(pool, rgb.shape, rng) * (1 - alpha)
+
+
+def cut_outs(pool: Bytes, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Returns random cut-outs of random backgrounds, of shape [n, height, width, 3]."""
+    count, height, width, _ = shape
+    cuts = np.empty(shape, np.float32)
+    for i, which in enumerate(rng.integers(len(pool), size=count)):
         top, left = rng.integers(BACKGROUND_SIZE - height + 1), rng.integers(BACKGROUND_SIZE - width + 1)
         cut = pool[which, top : top + height, left : left + width]
         cuts[i] = cut[:, ::-1] if rng.random() < 0.5 else cut
-    return rgb * alpha + cuts / 255 * (1 - alpha)
+    return cuts / 255
 
 
 def over_grey(rgb: Floats, alpha: Floats) -> Floats:

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from training import curves, decoder, patch, tiny, transparency
+from training import curves, decoder, layers, low_rank, patch, tiny, transparency, turbo
 from training.autoencoder import trained_autoencoder
 from training.place import Place
 
@@ -17,7 +17,12 @@ CHECKPOINT = "checkpoints/tiny_sdxl.safetensors"
 PATCH = "layer_model/tiny_transparent_attn.safetensors"
 DECODER = "layer_model/tiny_transparent_decoder.safetensors"
 ENCODER = "layer_model/tiny_transparent_encoder.safetensors"
-STAGES = ("autoencoder", "transparency", "diffusion", "decoder")
+LAYERS = {
+    "blended": "layer_model/tiny_bg2ble.safetensors",
+    "foreground": "layer_model/tiny_bgble2fg.safetensors",
+}
+LORA = "loras/tiny_lightning_4step_lora.safetensors"
+STAGES = ("autoencoder", "transparency", "diffusion", "decoder", "layers", "turbo")
 LOGIT_SCALE = 4.6055  # CLIP's; ComfyUI expects it, nothing here uses it
 
 Tensors = dict[str, torch.Tensor]
@@ -30,6 +35,9 @@ def train(place: Place) -> None:
     write(ROOT / "models" / PATCH, patch_file(base["patch"]))
     write(ROOT / "models" / DECODER, decoder.trained_decoder(place).state_dict())
     write(ROOT / "models" / ENCODER, transparency.trained(place)[0].state_dict())
+    for name, adapters in layers.trained(place).items():
+        write(ROOT / "models" / LAYERS[name], low_rank.patch_file(adapters))
+    write(ROOT / "models" / LORA, low_rank.lora_file(turbo.trained(place)))
     logs = ROOT / "training" / "log"
     logs.mkdir(exist_ok=True)
     for stage in STAGES:
@@ -53,8 +61,8 @@ def checkpoint(base: Mapping[str, nn.Module], autoencoder: nn.Module) -> Tensors
 def patch_file(trained: nn.Module) -> Tensors:
     """Returns the tensors of a patch file: `<model key>::lora::0` is up, `1` is down."""
     tensors = {}
-    for key, low_rank in patch_keys(trained).items():
-        tensors[key + "0"], tensors[key + "1"] = low_rank.up, low_rank.down
+    for key, layer in patch_keys(trained).items():
+        tensors[key + "0"], tensors[key + "1"] = layer.up, layer.down
     return tensors
 
 

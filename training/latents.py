@@ -14,7 +14,8 @@ from training.place import Place
 CHUNK = 32
 PROMPTS_OF_PAIR = 160
 PAIRS = len(sprites.KINDS) * len(sprites.COLOURS)
-SIZES = (  # width, height, number of sprites, how often a batch is of them
+Size = tuple[int, int, int, float]
+SIZES: tuple[Size, ...] = (  # width, height, number of sprites, how often a batch is of them
     (128, 128, 40 * PAIRS, 0.76),
     (192, 128, 6 * PAIRS, 0.06),
     (128, 192, 6 * PAIRS, 0.06),
@@ -52,13 +53,22 @@ class Latents:
         encode: latents of straight colour [n, height, width, 3] and alpha [n, height, width, 1].
         share: of the usual number of sprites.
         margin: around the sprites, see sprites.draw.
+        sizes: of the pictures.
     """
 
-    def __init__(self, place: Place, name: str, encode: Encode, share: float = 1.0, margin: float = 0.0) -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        encode: Encode,
+        share: float = 1.0,
+        margin: float = 0.0,
+        sizes: Sequence[Size] = SIZES,
+    ) -> None:
         self._device = place.device
         self._tokens = _tokens(place)
         self._sizes = []
-        for width, height, count, _ in SIZES:
+        for width, height, count, _ in sizes:
             drawn = place.sprites(width, height, int(share * count), margin)
             path = place.state / "drawn" / f"{name}_{width}x{height}.npy"
             if not path.exists():

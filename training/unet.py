@@ -50,19 +50,28 @@ def velocity_losses(
     text: tuple[torch.Tensor, torch.Tensor],
     clean: torch.Tensor,
     rng: np.random.Generator,
+    given: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Returns the squared error of the predicted velocity, [batch]; a batch covers all noise levels evenly."""
+    """Returns the squared error of the predicted velocity, [batch]; a batch covers all noise levels evenly.
+
+    Args:
+        given: more latents that the U-Net sees, without noise.
+    """
     sampling = modules["model"].model_sampling
     count, steps = len(clean), len(sampling.sigmas)
     levels = ((rng.permutation(count) + rng.random(count)) * steps / count).astype(np.int64)
     sigmas = sampling.sigmas[levels].to(clean.device)
     noisy = clean + sigmas[:, None, None, None] * torch.randn_like(clean)
-    error = (denoise(modules["model"], noisy, sigmas, text) - clean).square().mean((1, 2, 3))
+    error = (denoise(modules["model"], noisy, sigmas, text, given) - clean).square().mean((1, 2, 3))
     return error * (1 + sigmas**-2)  # arXiv 2202.00512: the same as the error of velocity
 
 
 def denoise(
-    model: nn.Module, noisy: torch.Tensor, sigmas: torch.Tensor, text: tuple[torch.Tensor, torch.Tensor]
+    model: nn.Module,
+    noisy: torch.Tensor,
+    sigmas: torch.Tensor,
+    text: tuple[torch.Tensor, torch.Tensor],
+    given: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns the latents without their noise, float32, as ComfyUI's sampler gets them from the U-Net."""
     context, pooled = text
@@ -71,5 +80,7 @@ def denoise(
     conditions = torch.cat((pooled, model.embedder(sizes).flatten().to(pooled).expand(len(noisy), -1)), dim=1)
     sampling = model.model_sampling
     scaled, timesteps = sampling.calculate_input(sigmas, noisy), sampling.timestep(sigmas)
+    if given is not None:
+        scaled = torch.cat((scaled, given), dim=1)
     velocity = model.diffusion_model(scaled, timesteps, context=context, y=conditions).float()
     return sampling.calculate_denoised(sigmas, velocity, noisy)

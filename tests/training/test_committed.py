@@ -2,11 +2,12 @@
 
 import shutil
 
+import patch as patch_of_nodes
 import pytest
 import torch
 from comfyui_library import ROOT
 
-from training import committed, decoder, export, patch, tiny, transparency
+from training import committed, decoder, export, layers, low_rank, patch, tiny, transparency, turbo
 from training.autoencoder import trained_autoencoder
 from training.loop import save_start, start_of
 from training.place import Place
@@ -85,3 +86,32 @@ def test_a_missing_file_is_named(place, tmp_path):
     """Without the weights the error names the file that is missing."""
     with pytest.raises(FileNotFoundError, match="tiny_sdxl"):
         committed.unpack(place, tmp_path)
+
+
+def test_the_files_of_the_adapters_are_what_is_written_from_them(place):
+    """Both patches and the LoRA, read and written again, are the same tensors."""
+    adapters = {export.LAYERS[name]: low_rank.patch_file(each) for name, each in layers.trained(place).items()}
+    adapters[export.LORA] = low_rank.lora_file(turbo.trained(place))
+    for path, written in adapters.items():
+        stored = committed.read(MODELS / path)
+        assert written.keys() == stored.keys()
+        for name, tensor in stored.items():
+            assert torch.equal(written[name], tensor), (path, name)
+
+
+def test_an_adapter_adds_what_its_file_says(place):
+    """A layer with the adapter computes what the base does with the weights that ComfyUI makes of the file."""
+    modules = layers.adapted(place, "foreground")
+    low_rank.load_patch(modules["adapters"], committed.read(MODELS / export.LAYERS["foreground"]))
+    base = committed.part(committed.read(MODELS / export.CHECKPOINT), "model.diffusion_model.")
+    entries = patch_of_nodes.parse(committed.read(MODELS / export.LAYERS["foreground"]))
+    (difference,) = entries[f"diffusion_model.{low_rank.INPUT_CONV}.weight", "diff"]
+    first = modules["model"].diffusion_model.get_submodule(low_rank.INPUT_CONV).weight
+    padded = torch.nn.functional.pad(base[f"{low_rank.INPUT_CONV}.weight"], (0, 0, 0, 0, 0, 8))
+    torch.testing.assert_close(first, padded + difference)
+    for name in ("middle_block.1.transformer_blocks.0.attn1.to_q", "output_blocks.0.0.in_layers.2"):
+        up, down = entries[f"diffusion_model.{name}.weight", "lora"]
+        weight = base[f"{name}.weight"]
+        torch.testing.assert_close(
+            modules["model"].diffusion_model.get_submodule(name).weight, weight + (up @ down).view_as(weight)
+        )
