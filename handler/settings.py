@@ -61,7 +61,10 @@ class WorkerSettings(_FromEnvironment):
     )
     embed_workflow: bool = Field(
         False,
-        description="write the graph, with the prompt and all other values, into each PNG, for ComfyUI's GUI",
+        description="write the graph, with the prompt and all other values, into each picture, for ComfyUI's GUI",
+    )
+    fetch_images: bool = Field(
+        False, description="whether a request may name an input picture by https URL, which the worker then fetches"
     )
     comfyui_args: str = Field("", description="additional command line arguments for ComfyUI")
     log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, also for tracebacks")

@@ -26,6 +26,7 @@ from handler.errors import GenerationError  # noqa: E402
 from handler.job import profiles  # noqa: E402
 from handler.job.generate import Generator  # noqa: E402
 from handler.settings import Settings  # noqa: E402
+from handler.workflow.wording import shown as shown_value  # noqa: E402
 
 AMPLIFIED = 8
 TIMEOUT_S = 600.0  # for one picture
@@ -131,7 +132,7 @@ def row(outcome: Outcome) -> str:
     pictures = [outcome.expected, outcome.got, difference(outcome)]
     alphas = [alpha(picture) for picture in pictures[:2]]
     cells = "".join(f"<td>{shown(picture)}</td>" for picture in [*pictures, *alphas])
-    request = html.escape(", ".join(f"{name}: {value}" for name, value in outcome.case.request.items()))
+    request = html.escape(", ".join(f"{name}: {shown_value(value)}" for name, value in outcome.case.request.items()))
     verdict = "same" if outcome.same else "different"
     return (
         f'<tr class="{verdict}"><th scope="row">{html.escape(outcome.case.name)}<b>{verdict}</b>'

@@ -5,6 +5,7 @@
 
 from .apply import LayeredDiffusionApply, LayeredDiffusionCondApply, LayeredDiffusionDiffApply
 from .decode import LayeredDiffusionDecode, LayeredDiffusionDecodeRGBA, LayeredDiffusionDecodeSplit
+from .input import LoadEncodedImage
 from .output import SaveAlphaImageWebsocket
 from .sd15 import LayeredDiffusionCondJointApply, LayeredDiffusionJointApply
 
@@ -17,6 +18,7 @@ NODE_CLASS_MAPPINGS = {
     "LayeredDiffusionDecode": LayeredDiffusionDecode,
     "LayeredDiffusionDecodeRGBA": LayeredDiffusionDecodeRGBA,
     "LayeredDiffusionDecodeSplit": LayeredDiffusionDecodeSplit,
+    "LoadEncodedImage": LoadEncodedImage,
     "SaveAlphaImageWebsocket": SaveAlphaImageWebsocket,
 }
 
@@ -29,5 +31,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LayeredDiffusionDecode": "Layer Diffuse Decode",
     "LayeredDiffusionDecodeRGBA": "Layer Diffuse Decode (RGBA)",
     "LayeredDiffusionDecodeSplit": "Layer Diffuse Decode (Split)",
+    "LoadEncodedImage": "Load Image (Base64)",
     "SaveAlphaImageWebsocket": "Save Alpha Image (Websocket)",
 }

@@ -18,7 +18,7 @@ from handler.cli.sources import OWN_ENDPOINT, Local, Remote, Source
 from handler.cli.terminal import EXIT_USAGE, errors, fail
 from handler.comfyui.process import ComfyProcess
 from handler.errors import ComfyUnavailable, GenerationError
-from handler.job import profiles
+from handler.job import profiles, stored_workflows
 from handler.job.generate import Generator
 from handler.settings import Settings
 
@@ -42,6 +42,10 @@ def generate(  # noqa: PLR0917 -- the command line names them
     ] = None,
     workflow: Annotated[
         str | None, typer.Option(help="The stored workflow that draws it.", rich_help_panel=PICTURE)
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Input picture of a workflow that takes one: a file or URL.", rich_help_panel=PICTURE),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same picture.", rich_help_panel=PICTURE)
@@ -83,6 +87,7 @@ def generate(  # noqa: PLR0917 -- the command line names them
     logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR", settings.log_format)
     options = {
         "workflow": workflow,
+        "image": image,
         "negative": negative,
         "size": size,
         "steps": steps,
@@ -92,7 +97,7 @@ def generate(  # noqa: PLR0917 -- the command line names them
         "trim": trim or None,
     }
     texts = prompt or ([] if file is not None else ["a red apple"])
-    fields = Fields(profiles.read(settings).parameters)
+    fields = Fields(profiles.read(_with(workflow, settings)).parameters)
     planned = outputs.plan(output, prompts.requests(texts, file, options, count, fields))
     if output == STDOUT and (as_json or is_shown or sheet):
         fail("-o - does not go together with --json, --show or --sheet", EXIT_USAGE)
@@ -111,6 +116,13 @@ def generate(  # noqa: PLR0917 -- the command line names them
         report.sheet(drawn, sheet)
     if failed:
         fail(f"{len(failed)} of {len(planned)} pictures failed")
+
+
+def _with(workflow: str | None, settings: Settings) -> Settings:
+    """Returns the settings with a stored workflow as the default; unchanged if there is none of this name."""
+    if workflow not in stored_workflows.names(settings):
+        return settings
+    return settings.model_copy(update={"workflow": workflow})
 
 
 def _draw(source: Source, missing: Sequence[Output], report: Report, is_single: bool) -> list[Output]:

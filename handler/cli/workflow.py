@@ -153,7 +153,7 @@ def _names(found: Settings, chosen: list[str] | None) -> list[str]:
 def _findings(found: Settings, name: str) -> tuple[list[str], list[str]]:
     """Returns the errors and warnings about a workflow, with every profile that it must run with."""
     errors: list[str] = []
-    for profile in stored_workflows.profile_names(found):
+    for profile in stored_workflows.profile_names(found, stored_workflows.params(found, name)):
         try:
             profiles.read(found.model_copy(update={"workflow": name, "profile": profile}))
         except WorkflowInvalid as exc:

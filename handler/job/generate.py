@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import handler
@@ -23,13 +24,15 @@ from handler.errors import (
     NotTransparent,
     WorkflowRejected,
 )
-from handler.job import alpha_check, fitness, formats, seeds
+from handler.job import alpha_check, fitness, formats, image_check, seeds
 from handler.job.drawing import Drawing, PlannedPicture
 from handler.job.picture import Picture, new_filename, stage_seconds
 from handler.job.progress import OnProgress, Stage
+from handler.job.remote_image import RemoteImages
 from handler.settings import Settings
 from handler.weights import embeddings, locate
 from handler.workflow.graph import Graph
+from handler.workflow.parameter import Checks
 from handler.workflow.parameters import Request
 from handler.workflow.workflow import CHOICE, Workflow
 
@@ -45,10 +48,14 @@ class Generator:
         settings: this worker's.
     """
 
-    def __init__(self, workflow: Workflow, comfyui: ComfyProcess, settings: Settings) -> None:
+    def __init__(
+        self, workflow: Workflow, comfyui: ComfyProcess, settings: Settings, images: RemoteImages | None = None
+    ) -> None:
+        """Takes what it runs and on what; `images` fetches input pictures, from public addresses by default."""
         self.workflow = workflow
         self.comfyui = comfyui
         self.settings = settings
+        self._images = images or RemoteImages()
         self._gpu_checked = False
 
     def use(self, workflow: Workflow) -> None:
@@ -57,11 +64,15 @@ class Generator:
 
     def parse(self, raw: object) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault."""
-        return self.workflow.parse(raw, self._embedding_fault)
+        return self.workflow.parse(raw, self._checks())
 
     def input_schema(self) -> dict[str, Any]:
         """Returns the JSON Schema of a job's input."""
         return self.workflow.input_schema()
+
+    def input_schemas(self) -> dict[str, dict[str, Any]]:
+        """Returns the JSON Schema of a job's input for each workflow that it can choose; the default comes first."""
+        return self.workflow.input_schemas()
 
     def generate(self, request: Request, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
         """Returns the picture that the request asks for, the first one if it asks for several; see `draw`."""
@@ -82,12 +93,13 @@ class Generator:
             on_progress: called with each change.
 
         Raises:
+            InvalidInput: an input picture cannot be fetched, or an embedding has vanished.
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the picture could not be drawn; the next job works.
         """
-        drawing = Drawing(planned, deadline, on_progress)
         self._check_machine(planned.workflow)
         self._check_embeddings(planned)
+        drawing = Drawing(self._images.fetched(planned, deadline), deadline, on_progress)
         values, spare = planned.random.values, planned.random.spare
         picture, fault = self.attempt(drawing, values)
         refused: dict[str, Any] = {}
@@ -157,16 +169,18 @@ class Generator:
         if missing := locate.missing(workflow.models, self.settings):
             raise ModelMissing(f"{' and '.join(map(str, missing))} missing")
 
-    def _embedding_fault(self, name: str) -> str | None:
-        return embeddings.fault(name, self.workflow.models, self.settings)
+    def _checks(self) -> Checks:
+        def embedding_fault(name: str) -> str | None:
+            return embeddings.fault(name, self.workflow.models, self.settings)
+
+        return Checks(embedding_fault, partial(image_check.fault, fetches=self.settings.fetch_images))
 
     def _check_embeddings(self, planned: PlannedPicture) -> None:
         """Raises InvalidInput if an embedding has vanished while the job was queued; ComfyUI would draw without it."""
         values = planned.request.values
-        named = [parameter for parameter in planned.workflow.parameters if parameter.name in values]
-        if faults := [
-            fault for parameter in named for fault in parameter.faults(values[parameter.name], self._embedding_fault)
-        ]:
+        named = [each for each in planned.workflow.parameters if each.is_prompt and each.name in values]
+        checks = self._checks()
+        if faults := [fault for parameter in named for fault in parameter.faults(values[parameter.name], checks)]:
             raise InvalidInput(faults)
 
     def _draw(self, graph: Graph, drawing: Drawing) -> tuple[Run, ComfyClient, float]:

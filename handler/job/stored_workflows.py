@@ -2,13 +2,16 @@
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from handler.errors import WorkflowInvalid
 from handler.settings import Settings
 from handler.weights import locate, manifest
 from handler.workflow import canonical
+from handler.workflow.build import PROFILES
 from handler.workflow.graph import Finding, Graph
 from handler.workflow.layout import Layout
 from handler.workflow.node_classes import NodeClasses
@@ -18,6 +21,7 @@ from handler.workflow.workflow import Workflow
 PARAMS = ".params.json"
 LAYOUT = ".layout.json"
 GUESS = "guess.json"
+NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 OBJECT_INFO = "object_info.json.gz"
 
 
@@ -27,9 +31,10 @@ def names(settings: Settings) -> list[str]:
     return sorted(name for name in found if (settings.workflows_dir / f"{name}.json").is_file())
 
 
-def profile_names(settings: Settings) -> list[str]:
-    """Returns the names of the profiles that have a file."""
-    return sorted(path.stem for path in (settings.workflows_dir / "profiles").glob("*.json"))
+def profile_names(settings: Settings, params: Mapping[str, Any] = NO_PARAMS) -> list[str]:
+    """Returns the names of the profiles that have a file; with the decoded params, those that the workflow can have."""
+    names = sorted(path.stem for path in (settings.workflows_dir / "profiles").glob("*.json"))
+    return [name for name in names if name in params.get(PROFILES, names)]
 
 
 def graph(settings: Settings, name: str) -> Any:
@@ -90,7 +95,7 @@ def lint(settings: Settings, workflow: Workflow, stored: Graph, merged: bool) ->
         merged: whether the checkpoint has the patch in its weights.
     """
     classes = node_classes(settings)
-    profiles = {name: profile(settings, name).get("graph", {}) for name in profile_names(settings)}
+    profiles = {name: profile(settings, name) for name in profile_names(settings)}
     found = [*workflow.findings(merged), *classes.findings(workflow.render({}), _weight_files(settings))]
     return [*found, *foreign_files(stored, profiles)], [*workflow.warnings(), *classes.left_out(stored)]
 

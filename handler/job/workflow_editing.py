@@ -12,7 +12,7 @@ from handler.workflow import guess
 from handler.workflow.build import build
 from handler.workflow.graph import Graph
 from handler.workflow.layout import Layout
-from handler.workflow.translation import Overrides, shown_with, stored_from
+from handler.workflow.translation import NO_PROFILE, Profile, shown_with, stored_from
 from handler.workflow.workflow import Workflow
 
 NAME = re.compile(r"[\w-]+", re.ASCII)
@@ -21,7 +21,7 @@ NAME = re.compile(r"[\w-]+", re.ASCII)
 def opened(settings: Settings) -> dict[str, Any]:
     """Returns `{"name", "graph", "layout"}`; the layout is the graph in the GUI's format, None if it is unknown."""
     name = settings.workflow
-    shown = shown_with(stored_workflows.graph(settings, name), _overrides(settings))
+    shown = shown_with(stored_workflows.graph(settings, name), _profile(settings))
     layout = stored_workflows.layout(settings, name)
     return {"name": name, "graph": shown, "layout": None if layout is None else layout.with_values(shown)}
 
@@ -73,11 +73,11 @@ def _save(
     is_rehearsal: bool = False,
 ) -> list[str]:
     before = stored_workflows.graph(settings, settings.workflow)  # a new workflow is an edit of the one that was opened
-    text = stored_workflows.formatted(settings, stored_from(graph, before, _overrides(settings), params))
+    text = stored_workflows.formatted(settings, stored_from(graph, before, _profile(settings), params))
     stored = json.loads(text)
     try:
         edited = build(name, stored, params, profiles.STORED_PROFILE)
-        for profile in stored_workflows.profile_names(settings):
+        for profile in stored_workflows.profile_names(settings, params):
             build(name, stored, params, profile, stored_workflows.profile(settings, profile))
     except WorkflowInvalid as exc:
         return list(exc.details) or [exc.message]
@@ -98,9 +98,9 @@ def _is_merged(workflow: Workflow, settings: Settings) -> bool:
     return profiles.is_merged(workflow, settings) or False
 
 
-def _overrides(settings: Settings) -> Overrides:
-    profile = profiles.read(settings).profile
-    if profile == profiles.STORED_PROFILE:
-        return {}
-    overrides: Overrides = stored_workflows.profile(settings, profile).get("graph", {})
-    return overrides
+def _profile(settings: Settings) -> Profile:
+    name = profiles.read(settings).profile
+    if name == profiles.STORED_PROFILE:
+        return NO_PROFILE
+    profile: Profile = stored_workflows.profile(settings, name)
+    return profile

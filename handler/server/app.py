@@ -55,7 +55,7 @@ def make_app(service: Service) -> FastAPI:
     app.include_router(operations.router, tags=["operations"])
     app.mount("/page", StaticFiles(directory=operations.PAGE))
     error_responses.install(app)
-    openapi.install(app, service.input_schema)
+    openapi.install(app, service.input_schemas)
     keys = settings.keys()
     if keys:
         app.add_middleware(KeyCheck, keys=keys, signer=service.signer)

@@ -78,7 +78,7 @@ MESSAGES: dict[type[LayerdiffuseError], str] = {
     NotFound: "unknown job id or expired result",
     MethodNotAllowed: "Method Not Allowed",
     Conflict: "only a FAILED or TIMED_OUT job can be retried, this one is COMPLETED",
-    BodyTooLarge: "body must have at most 200000 bytes",
+    BodyTooLarge: "body must have at most 200000 bytes, besides pictures in base64",
     NotJson: "Content-Type must be application/json, got none",
     QueueFull: "queue is full (100 jobs)",
     RequestTimeout: "body did not arrive within 30 s",
@@ -108,13 +108,13 @@ def json_body(schema: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[st
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "examples": named}}}}
 
 
-def install(app: FastAPI, input_schema: Callable[[], dict[str, Any]]) -> None:
-    """Makes the application describe a job's input with the workflow's own schema."""
+def install(app: FastAPI, input_schemas: Callable[[], dict[str, dict[str, Any]]]) -> None:
+    """Makes the application describe a job's input with each workflow's own schema; the default comes first."""
     original = app.openapi
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(original(), input_schema())
+            _complete(original(), input_schemas())
         return app.openapi_schema or {}
 
     app.openapi = described  # type: ignore[method-assign]
@@ -125,8 +125,12 @@ def forget(app: FastAPI) -> None:
     app.openapi_schema = None
 
 
-def _complete(description: dict[str, Any], input_schema: dict[str, Any]) -> None:
-    job_input = {"$ref": COMPONENTS.format(model=JOB_INPUT)}
+def _complete(description: dict[str, Any], input_schemas: dict[str, dict[str, Any]]) -> None:
+    inputs = {
+        f"{JOB_INPUT}_{name}" if place else JOB_INPUT: each for place, (name, each) in enumerate(input_schemas.items())
+    }
+    references = [{"$ref": COMPONENTS.format(model=model)} for model in inputs]
+    job_input = {"anyOf": references} if len(references) > 1 else references[0]
     for route in description["paths"].values():
         for operation in route.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -140,7 +144,7 @@ def _complete(description: dict[str, Any], input_schema: dict[str, Any]) -> None
     envelope = RunRequest.model_json_schema(ref_template=COMPONENTS)
     envelope["properties"]["input"] = job_input
     schemas = description["components"]["schemas"]
-    schemas |= {JOB_INPUT: input_schema, RunRequest.__name__: envelope, **envelope.pop("$defs")}
+    schemas |= {**inputs, RunRequest.__name__: envelope, **envelope.pop("$defs")}
     for name in ("HTTPValidationError", "ValidationError"):
         del schemas[name]
     description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -86,6 +86,7 @@ def serve(generator: Generator, settings: Settings) -> None:
                 ),
                 signer=UrlSigner.of(settings),
                 input_schema=generator.input_schema,
+                input_schemas=generator.input_schemas,
                 watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),
             )
             host, port, *_ = listener.getsockname()

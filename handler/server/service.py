@@ -23,7 +23,8 @@ class Service:
 
     Attributes:
         signer: signs picture URLs.
-        input_schema: returns the JSON Schema of a job's input.
+        input_schema: returns the JSON Schema of a job's input with the default workflow.
+        input_schemas: returns those of all workflows by name.
         watch: takes over changes of the stored workflow.
     """
 
@@ -36,6 +37,7 @@ class Service:
     readiness: Readiness
     signer: UrlSigner
     input_schema: Callable[[], dict[str, Any]]
+    input_schemas: Callable[[], dict[str, dict[str, Any]]]
     watch: WorkflowWatch
 
 

@@ -20,6 +20,7 @@ from handler.workflow.wording import shown
 from handler.workflow.workflow import ModelFile, Workflow, place_of, places_of, size_nodes
 
 WARM_UP_MODES = ("full", "fast")
+PROFILES = "profiles"  # in a params file: the profiles that the workflow can have, besides the stored one
 LAYERS = "layer_model"  # folder of the files without which pictures are opaque
 
 NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
@@ -33,8 +34,9 @@ def build(name: str, graph: object, params: object, profile: str, overrides: obj
         graph: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, ComfyUI's API format.
         params: `{"request", "info", "models", "output", "warm_up"}`, places as `{"node": title, "input"}`.
         profile: the name of the overrides in the reply.
-        overrides: `{"graph": {title: {input: literal}}, "request": {name: {schema keyword: value}},
-            "without_models": places}`, each optional; the last are inputs whose weight files are not needed.
+        overrides: `{"graph": {title: {input: literal}}, "files": {name: name}, "request": {name: {schema keyword:
+            value}}, "without_models": places}`, each optional. `files` renames weight files; the last are inputs whose
+            weight files are not needed.
 
     Raises:
         WorkflowInvalid: with every fault found.
@@ -53,6 +55,8 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
             f"workflow {name} is in the GUI's own format; run layerdiffuse-alpha workflow convert, or export it with "
             "File > Export (API)"
         )
+    if overrides and profile not in params.get(PROFILES, [profile]):
+        raise WorkflowInvalid(f"workflow {name} does not run with profile {profile}")
     parameters = tuple(_parameters(params["request"], overrides.get("request", {})))
     info = {key: _place(entry) for key, entry in params["info"].items()}
     not_needed = [_place(entry) for entry in overrides.get("without_models", [])]
@@ -89,6 +93,9 @@ def _build(name: str, graph: Any, params: Any, profile: str, overrides: Any) -> 
         for place, literal in changes.items():
             node, key = places.found[place]
             graph[node]["inputs"][key] = literal
+        for place in models:
+            node, key = places.found[place]
+            graph[node]["inputs"][key] = overrides.get("files", {}).get(places.value(place), places.value(place))
         faults += places.shared(places_of(parameters))
         faults += _faults_of_defaults(places, parameters)
     warm_up = _warm_up(params["warm_up"], parameters, faults)

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from handler.errors import WorkflowInvalid
@@ -23,7 +23,7 @@ def params(graph: Graph, template: Mapping[str, Any], rules: Rules) -> dict[str,
         template: decoded params of another workflow: descriptions and limits of its fields are kept. Fields whose value
             is not found in the graph are left out.
         rules: decoded workflows/guess.json: `inputs`, what nodes call each value (the nearest to the output counts);
-            `texts`, the input that each prompt arrives at; `fields` with another name than their value; `folders`.
+            `texts`, the inputs that each prompt arrives at; `fields` with another name than their value; `folders`.
 
     Raises:
         WorkflowInvalid: the graph has no picture output or no size.
@@ -70,8 +70,8 @@ def _found(links: Links, output: str, rules: Rules) -> Iterator[tuple[str, Place
     for name, inputs in rules["inputs"].items():
         if place := next((_place(links, node, key) for node in run for key in inputs if _has(links, node, key)), None):
             yield name, place
-    for name, key in rules["texts"].items():
-        sources = [link[0] for node in run if (link := links.link(node, key)) is not None]
+    for name, inputs in rules["texts"].items():
+        sources = [source for node in run if (source := _source(links, node, inputs)) is not None]
         texts = [node for node in links.upstream(*sources[:1]) if _has(links, node, TEXT)]
         if texts:
             yield name, _place(links, texts[0], TEXT)
@@ -85,6 +85,19 @@ def _models(links: Links, output: str, folders: Mapping[str, str]) -> Iterator[d
         for key, folder in folders.items():
             if _has(links, node, key):
                 yield {**_place(links, node, key), "folder": folder}
+
+
+def _source(links: Links, node: str, inputs: Sequence[str]) -> str | None:
+    """Returns the node that one of these inputs comes from, behind nodes that pass it on; None if there is none."""
+    found = None
+    seen: set[str] = set()
+    while node in links.nodes and node not in seen:
+        seen.add(node)
+        link = next((link for key in inputs if (link := links.link(node, key)) is not None), None)
+        if link is None:
+            break
+        found = node = link[0]
+    return found
 
 
 def _has(links: Links, node: str, key: str) -> bool:

@@ -12,7 +12,7 @@ CHOOSES = re.compile(r"(Latent|Image)FromBatch")  # takes one of several picture
 # Their pictures or latents are as large as the ones that they take.
 KEEPS_SIZE = re.compile(
     r"KSampler\w*|SamplerCustom\w*|VAEDecode\w*|LayeredDiffusionDecode\w*|JoinImageWithAlpha|InvertMask|"
-    rf"Empty\w*Latent\w*|{transparency.OUTPUT_CLASS}"
+    rf"Empty\w*Latent\w*|VAEEncode\w*|LayeredDiffusion\w*Apply|LoadEncodedImage|{transparency.OUTPUT_CLASS}"
 )
 
 

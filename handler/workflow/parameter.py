@@ -8,13 +8,24 @@ from typing import Any, Self
 from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.validators import extend
 
-from handler.workflow import prompt_syntax
+from handler.workflow import input_image, prompt_syntax
 from handler.workflow.wording import in_words, shown
 
 INTEGER_BITS = 64
 PROMPT_FORMAT = "prompt"  # JSON Schema's `format` of text that ComfyUI parses
 
-EmbeddingFault = Callable[[str], str | None]
+
+@dataclass(frozen=True)
+class Checks:
+    """What only the worker knows about values.
+
+    Attributes:
+        embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
+        image_fault: returns what is wrong with a picture, or None.
+    """
+
+    embedding_fault: Callable[[str], str | None] = lambda _: None
+    image_fault: Callable[[str], str | None] = lambda _: None
 
 
 def _is_text(_: TypeChecker, value: object) -> bool:
@@ -88,6 +99,16 @@ class Parameter:
         """The name of the value for `crop`, which no request can have."""
         return f"{self.name}, cropped"
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is text that ComfyUI parses."""
+        return self.schema.get("format") == PROMPT_FORMAT
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a picture: base64 text, a data URL, or an https URL."""
+        return self.schema.get("format") == input_image.IMAGE_FORMAT
+
     def with_any_size(self) -> Self:
         """Returns the parameter as it is if `any_size` is true: with `crop`, it accepts values between multiples."""
         if self.crop is None:
@@ -111,18 +132,23 @@ class Parameter:
         return all(Validator(schema).is_valid(value) for schema in schemas)
 
     def converted(self, value: Any) -> Any:
-        """Returns an accepted value in the type that the graph has: 20.0 becomes 20 if it is an integer."""
+        """Returns an accepted value as the graph has it: 20.0 becomes 20, a data URL becomes its base64 text."""
+        if self.is_image:
+            return input_image.text_of(value)
         return int(value) if self.schema["type"] == "integer" else value
 
-    def faults(self, value: Any, embedding_fault: EmbeddingFault) -> list[str]:
+    def faults(self, value: Any, checks: Checks) -> list[str]:
         """Returns why `value` must not be set, one sentence each; an empty list if it may be."""
         if not self.accepts(value):
             return [f"{self.name} must be {self.expectation()}, got {shown(value)}{self._hint(value)}"]
-        if self.schema.get("format") != PROMPT_FORMAT:
+        if self.is_image:
+            fault = checks.image_fault(value)
+            return [] if fault is None else [f"{self.name} {fault}"]
+        if not self.is_prompt:
             return []
         if syntax := prompt_syntax.faults(value):
             return [f"{self.name} {fault}" for fault in syntax]
-        named = [(name, embedding_fault(name)) for name in prompt_syntax.embeddings(value)]
+        named = [(name, checks.embedding_fault(name)) for name in prompt_syntax.embeddings(value)]
         return [f"{self.name} names the embedding {shown(name)}, which {fault}" for name, fault in named if fault]
 
     def expectation(self) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from handler.errors import InvalidInput
-from handler.workflow.parameter import EmbeddingFault, Parameter
+from handler.workflow.parameter import Checks, Parameter
 from handler.workflow.wording import SHOWN_CHARACTERS, shown
 
 SHOWN_FAULTS = 12
+NO_CHECKS = Checks()
 SIMILARITY = 0.8  # of a field's name and a misspelling of it, in difflib's measure
 
 
@@ -46,13 +47,13 @@ def schema_of(parameters: Sequence[Parameter], defaults: Mapping[str, Any]) -> d
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: EmbeddingFault = lambda _: None) -> Request:
+def parse(raw: object, parameters: Sequence[Parameter], checks: Checks = NO_CHECKS) -> Request:
     """Returns the request that `raw` makes.
 
     Args:
         raw: the `input` of a job, as it came.
         parameters: what may be set.
-        embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
+        checks: what only the worker knows about values.
 
     Raises:
         InvalidInput: with every fault of `raw`.
@@ -71,7 +72,7 @@ def parse(raw: object, parameters: Sequence[Parameter], embedding_fault: Embeddi
             faults.append(f"unknown field {shown(name)}, {hint or 'expected ' + ', '.join(known)}")
         elif value is None and not parameter.required:
             continue
-        elif found := (parameter.with_any_size() if any_size else parameter).faults(value, embedding_fault):
+        elif found := (parameter.with_any_size() if any_size else parameter).faults(value, checks):
             faults += found
         elif parameter.presets:
             preset |= parameter.presets[value]

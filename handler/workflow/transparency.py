@@ -11,7 +11,9 @@ from typing import Any
 from handler.workflow.graph import Finding, Graph, Link, Links
 
 OUTPUT_CLASS = "SaveAlphaImageWebsocket"
-PATCH_CLASS = re.compile(r"LayeredDiffusion\w*Apply")
+# LayeredDiffusionCondApply draws whole, opaque pictures.
+PATCH_CLASS = re.compile(r"LayeredDiffusion(?!CondApply)\w*Apply")
+GIVEN_CLASS = "LayeredDiffusionDiffApply"  # its patches are made for the original checkpoint
 DECODER_CLASS = re.compile(r"LayeredDiffusionDecode\w*")
 RGBA_DECODERS = ("LayeredDiffusionDecodeRGBA", "LayeredDiffusionDecodeSplit")  # their first output has alpha
 WITHOUT_ALPHA = ("LayeredDiffusionDecode", "VAEDecode", "VAEDecodeTiled", "SplitImageWithAlpha")
@@ -65,7 +67,11 @@ class _Reader(Links):
         chain = self.upstream(*(self.nodes[sampler]["inputs"]["model"][0] for sampler in samplers))
         patches = [node for node in chain if PATCH_CLASS.fullmatch(self.class_of(node))]
         applied = [node for node in patches if self._weight(node) != 0]
-        if merged and applied:
+        given = [node for node in applied if self.class_of(node) == GIVEN_CLASS]
+        if merged and given:
+            fact = "the checkpoint has another patch in its weights"
+            yield Finding(self.title(given[0]), fact, "load the original checkpoint")
+        elif merged and applied:
             fact = "the checkpoint already has the patch in its weights, and this node would apply it again"
             yield Finding(self.title(applied[0]), fact, "set its weight to 0 (PROFILE=merged), or load the original")
         elif merged is False and patches and not applied:

@@ -8,8 +8,8 @@ from typing import Any
 from handler.workflow import lint
 from handler.workflow.graph import Finding, Graph
 from handler.workflow.layout import Layout, chunks
-from handler.workflow.parameter import EmbeddingFault, Parameter
-from handler.workflow.parameters import Request, parse, schema_of
+from handler.workflow.parameter import Checks, Parameter
+from handler.workflow.parameters import NO_CHECKS, Request, parse, schema_of
 from handler.workflow.places import Place, Places
 
 CHOICE = "workflow"  # the parameter that names a stored workflow
@@ -79,14 +79,14 @@ class Workflow:
         """Returns the alternative with this name; this workflow if there is none."""
         return next((other for other in self.alternatives if other.name == name), self)
 
-    def parse(self, raw: object, embedding_fault: EmbeddingFault = lambda _: None) -> Request:
+    def parse(self, raw: object, checks: Checks = NO_CHECKS) -> Request:
         """Returns the request that a job's input makes; raises InvalidInput with every fault.
 
         Args:
-            embedding_fault: returns what is wrong with an embedding that a prompt names, or None.
+            checks: what only the worker knows about values.
         """
         chosen = self.named(raw.get(CHOICE) if isinstance(raw, dict) else None)
-        return parse(raw, chosen.parameters, embedding_fault)
+        return parse(raw, chosen.parameters, checks)
 
     def render(self, values: Mapping[str, Any]) -> Graph:
         """Returns a new graph of the nodes that run, with `values` (by parameter name) filled in."""
@@ -118,12 +118,19 @@ class Workflow:
             for each in self.parameters
             if (place := place_of(each)) is not None and not each.required and not each.random
         }
-        schema = {**schema_of(self.parameters, defaults), "x-profile": self.profile}
-        for other in self.alternatives:
-            for name, field in other.input_schema()["properties"].items():
-                only = {"description": f"Only if {CHOICE} is {other.name}. {field.get('description', '')}".strip()}
-                schema["properties"].setdefault(name, field | only)
-        return schema
+        return {**schema_of(self.parameters, defaults), "x-profile": self.profile}
+
+    def input_schemas(self) -> dict[str, dict[str, Any]]:
+        """Returns the JSON Schema of what callers may set in each workflow that they can choose, by its name."""
+        schemas = {each.name: each.input_schema() for each in (self, *self.alternatives)}
+        for name, schema in schemas.items() if self.alternatives else ():
+            choice = schema["properties"][CHOICE]
+            if name == self.name:
+                choice["enum"] = [name, None]
+            else:
+                schema["properties"][CHOICE] = {"const": name, "description": choice["description"]}
+                schema["required"] = [*schema["required"], CHOICE]
+        return schemas
 
     def size(self, graph: Graph) -> tuple[int, int]:
         """Returns (width, height), in pixels, of the picture that a rendered graph makes."""
@@ -143,7 +150,16 @@ class Workflow:
         """Returns a rendered graph whose PNG has text chunks, and these: the graph and its layout, with the values."""
         output = graph[self.output_node]
         changed = {**output, "inputs": {**output["inputs"], METADATA: True}}
-        return {**graph, self.output_node: changed}, chunks(graph, self.layout)
+        return {**graph, self.output_node: changed}, chunks(self._without_images(graph), self.layout)
+
+    def _without_images(self, graph: Graph) -> Graph:
+        """Returns a rendered graph with the stored pictures in place of the caller's, which can have megabytes."""
+        for place in (place_of(each) for each in self.parameters if each.is_image):
+            if place is not None and (found := self._places.found[place])[0] in graph:
+                node, key = found
+                inputs = {**graph[node]["inputs"], key: self._graph[node]["inputs"][key]}
+                graph = {**graph, node: {**graph[node], "inputs": inputs}}
+        return graph
 
     def _literal(self, graph: Graph, place: Place) -> Any:
         node, name = self._places.found[place]

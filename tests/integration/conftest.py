@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_lora
 from server import Server
 
 from handler.cli import checks
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def settings(tmp_path_factory):
+def settings():
     """Opaque pictures are accepted: small ones of few steps often are. test_transparency.py tests the other modes."""
     return Settings(
         profile="tiny",
@@ -33,7 +32,6 @@ def settings(tmp_path_factory):
         job_timeout_s=120,
         start_timeout_s=120,
         alpha_check="accept",
-        weights_dirs=str(tiny_lora.write(tmp_path_factory.mktemp("weights"))),
     )
 
 

@@ -7,7 +7,9 @@ import golden_pictures as golden
 import numpy as np
 import pytest
 
+from handler.job import stored_workflows
 from handler.job.profiles import load
+from handler.settings import Settings
 
 CASES = golden.cases()
 RED_APPLE = next(case for case in CASES if case.name == "opaque_object")
@@ -37,12 +39,16 @@ def test_the_stored_requests_cover_what_callers_do():
     assert any(len(request["prompt"]) > 1000 for request in requests)
     assert any(not request["prompt"].isascii() for request in requests)
     assert any(request.get("width", 0) != request.get("height", 0) for request in requests)
+    assert {request["workflow"] for request in requests if "workflow" in request} == {
+        *stored_workflows.names(Settings())
+    } - {Settings().workflow}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_request_is_valid_for_sdxl_too(settings, case):
     """In SDXL's sizes, the sdxl profile accepts each request."""
-    workflow = load(settings.model_copy(update={"profile": "sdxl"}))
+    chosen = {"workflow": case.request.get("workflow", settings.workflow)}
+    workflow = load(settings.model_copy(update={"profile": "sdxl", **chosen}))
     request = case.sized_for(8)
     assert workflow.parse(request).values == request
 

@@ -3,13 +3,16 @@
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import re
 import struct
 import time
 
+import numpy as np
 import pytest
 from counted import counters
+from PIL import Image
 
 from handler.cli.verify_pictures import Reference, draw
 from handler.job.generate import Generator
@@ -57,6 +60,32 @@ def test_a_job_chooses_a_stored_workflow(handle, small):
     assert picture(turbo) != picture(plain)
 
 
+def background(colour):
+    """Returns a picture of one colour as base64."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_a_job_has_an_input_picture(handle, small):
+    """`foreground_on_background`: another background gives another picture; both samplings run."""
+    request = small | {"workflow": "foreground_on_background"}
+    grey, green = (job(handle, request | {"background_image": background(name)}) for name in ("grey", "green"))
+    assert picture(grey) != picture(green)
+    info = json.loads(green["info"])
+    assert (info["workflow"], info["width"], info["height"]) == ("foreground_on_background", 64, 64)
+    assert info["seconds"].keys() >= {"Background", "Whole Picture Sampler", "Sampler"}
+
+
+def test_a_picture_at_a_private_address_is_not_fetched(handle, variant, small):
+    """With FETCH_IMAGES, the job fails before anything is drawn; without, its input is refused."""
+    name, request = "foreground_on_background", small | {"background_image": "https://localhost/a.png"}
+    refused = job(handle, request | {"workflow": name})
+    assert refused["error"].endswith("this worker does not fetch pictures (FETCH_IMAGES)")
+    reply = job(variant(lambda *_: None, fetch_images=True, workflow=name), request)
+    assert reply["error"] == "invalid_input: background_image cannot be fetched: localhost is not a public host"
+
+
 def texts(png):
     """Returns the tEXt chunks of a PNG: keyword -> JSON value."""
     pairs = [part.split(b"\0", 1) for kind, part in chunks(png) if kind == b"tEXt"]
@@ -72,6 +101,18 @@ def test_embedding_the_workflow_changes_no_pixel(handle, variant, small):
     titled = {node.get("title"): node["widgets_values"] for node in texts(embedded)["workflow"]["nodes"]}
     assert (titled["Prompt"], titled["Sampler"][0]) == (["a red apple"], 7)
     assert [chunk for chunk in chunks(embedded) if chunk[0] != b"tEXt"] == list(chunks(plain))
+
+
+def test_a_webp_has_the_workflow_in_its_exif_tags(handle, variant, small):
+    """The same texts as a PNG, in the tags that the GUI reads, and the same pixels."""
+    plain = picture(job(handle, small))
+    webp = picture(job(variant(lambda *_: None, embed_workflow=True), small | {"output_format": "webp"}))
+    with Image.open(io.BytesIO(webp)) as image:
+        tags = dict(value.split(":", 1) for value in image.getexif().values())
+        assert np.array_equal(np.asarray(image.convert("RGBA")), np.asarray(Image.open(io.BytesIO(plain))))
+    assert tags.keys() == {"prompt", "workflow"}
+    titles = {node["_meta"]["title"]: node["inputs"] for node in json.loads(tags["prompt"]).values()}
+    assert titles["Prompt"]["text"] == "a red apple"
 
 
 def test_same_seed_same_pixels_other_seed_other_pixels(handle, small):

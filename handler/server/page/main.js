@@ -28,7 +28,8 @@ function setBar(step, steps) {  // without steps, the bar moves to and fro
 async function loadLimits() {
   const description = await call("GET", "openapi.json");
   const resolve = schema => schema.$ref ? description.components.schemas[schema.$ref.split("/").pop()] : schema;
-  const input = resolve(description.paths["/alpha/v1/txt2img"].post.requestBody.content["application/json"].schema);
+  const schema = resolve(description.paths["/alpha/v1/txt2img"].post.requestBody.content["application/json"].schema);
+  const [input, ...others] = (schema.anyOf ?? [schema]).map(resolve);  // the first is the default workflow's
   for (const [name, id] of Object.entries(FIELDS)) {
     const {minimum, maximum, multipleOf, default: usual} = input.properties[name] ?? {};
     Object.assign($(id), {min: minimum ?? "", max: maximum ?? "", placeholder: usual ?? ""});
@@ -44,9 +45,10 @@ async function loadLimits() {
     return new Option(`${shape} ${ratio.join(":")} (${width} x ${height})`.replace("  ", " "), name);
   });
   $("size").replaceChildren(new Option(usual, ""), ...options, new Option("other…", OTHER_SIZE));
-  const workflows = (input.properties.workflow?.enum ?? []).filter(name => name !== null);  // the first is the default
-  $("workflows").hidden = workflows.length < 2;
-  $("workflow").replaceChildren(...workflows.map((name, number) => new Option(name, number ? name : "")));
+  const isFilled = name => name === "prompt" || name === "workflow";  // the page has no field for a picture
+  const workflows = others.filter(({required}) => required.every(isFilled)).map(({properties}) => properties.workflow.const);
+  $("workflows").hidden = !workflows.length;
+  $("workflow").replaceChildren(new Option(input.properties.workflow?.default, ""), ...workflows.map(name => new Option(name, name)));
   $("demo").hidden = !isDemo;
   isReady = true;
 }

@@ -59,7 +59,9 @@ def test_format_writes_the_form_of_our_tools(workflows):
 @pytest.mark.usefixtures("workflows")
 def test_workflows_and_their_parameters_are_shown():
     """`list` has the names, `show` the fields of a request."""
-    assert run("list")[1] == "txt2img_alpha\ntxt2img_alpha_turbo\nprofiles: sdxl, merged, tiny\n"
+    assert (
+        run("list")[1] == "foreground_on_background\ntxt2img_alpha\ntxt2img_alpha_turbo\nprofiles: sdxl, merged, tiny\n"
+    )
     code, output = run("show")
     assert code == 0
     assert "num_inference_steps" in output

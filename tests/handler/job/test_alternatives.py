@@ -5,7 +5,6 @@ import logging
 import shutil
 
 import pytest
-import tiny_lora
 
 from handler.errors import InvalidInput
 from handler.job import profiles
@@ -16,11 +15,9 @@ TURBO = "txt2img_alpha_turbo"
 
 @pytest.fixture
 def settings(tmp_path):
-    """Of a machine that has the weights of both workflows."""
-    shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
-    return Settings(
-        profile="tiny", workflows_dir=tmp_path / "workflows", weights_dirs=str(tiny_lora.write(tmp_path / "weights"))
-    )
+    """Of a machine with two workflows and their weights."""
+    shutil.copytree(ROOT / "workflows", tmp_path / "workflows", ignore=shutil.ignore_patterns("foreground*"))
+    return Settings(profile="tiny", workflows_dir=tmp_path / "workflows")
 
 
 def test_a_request_chooses_a_stored_workflow(settings):
@@ -59,7 +56,7 @@ def test_the_schema_lists_the_names(settings):
 
 
 def test_a_field_of_one_workflow_is_described(settings):
-    """It is in the schema, and only that workflow accepts it."""
+    """It is in that workflow's schema, and only that workflow accepts it."""
     path = settings.workflows_dir / f"{TURBO}.params.json"
     params = json.loads(path.read_text("utf-8"))
     params["request"]["strength"] = {
@@ -70,29 +67,32 @@ def test_a_field_of_one_workflow_is_described(settings):
     }
     path.write_text(json.dumps(params), "utf-8")
     workflow = profiles.load(settings)
-    described = workflow.input_schema()["properties"]["strength"]["description"]
-    assert described == f"Only if workflow is {TURBO}. Of the LoRA."
+    fields = {name: schema["properties"] for name, schema in workflow.input_schemas().items()}
+    assert "strength" not in fields["txt2img_alpha"]
+    assert fields[TURBO]["strength"]["maximum"] == 2
     assert workflow.parse({"prompt": "x", "workflow": TURBO, "strength": 0.5}).values["strength"] == 0.5
     with pytest.raises(InvalidInput, match='unknown field "strength"'):
         workflow.parse({"prompt": "x", "strength": 0.5})
 
 
-def test_a_workflow_that_cannot_draw_is_not_offered(settings, caplog):
+def test_a_workflow_that_cannot_draw_is_not_offered(settings, caplog, tmp_path):
     """Its weights are missing, or it is broken; the log says which, and the default works."""
     caplog.set_level(logging.INFO)
-    without = profiles.load(settings.model_copy(update={"weights_dirs": ""}))
+    models = shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("loras"))
+    without = profiles.load(settings.model_copy(update={"models_dir": models}))
     (settings.workflows_dir / f"{TURBO}.json").write_text("{}", "utf-8")
     broken = profiles.load(settings)
     assert without.alternatives == broken.alternatives == ()
     missing, invalid = [record for record in caplog.records if record.message == "workflow not offered"]
-    assert missing.missing == [f"models/loras/{tiny_lora.NAME}"]
+    assert missing.missing == ["models/loras/tiny_lightning_4step_lora.safetensors"]
     assert (missing.workflow, invalid.workflow) == (TURBO, TURBO)
     assert "no node sends the picture" in invalid.reason
     with pytest.raises(InvalidInput, match='workflow must be one of "txt2img_alpha", got'):
         without.parse({"prompt": "x", "workflow": TURBO})
 
 
-def test_a_missing_file_of_the_default_hides_no_workflow(settings):
+def test_a_missing_file_of_the_default_hides_no_workflow(settings, tmp_path):
     """Jobs wait for that file, and those that chose another workflow are still valid when it comes."""
-    without = profiles.load(settings.model_copy(update={"models_dir": settings.workflows_dir}))
+    shutil.copytree(ROOT / "models" / "loras", tmp_path / "models" / "loras")
+    without = profiles.load(settings.model_copy(update={"models_dir": tmp_path / "models"}))
     assert [workflow.name for workflow in without.alternatives] == [TURBO]

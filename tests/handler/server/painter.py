@@ -62,6 +62,9 @@ class Painter:
     def input_schema(self):
         return self.workflow.input_schema()
 
+    def input_schemas(self):
+        return self.workflow.input_schemas()
+
     def use(self, workflow):
         self.workflow = workflow
 
@@ -118,6 +121,7 @@ def painted_service(settings, buckets=None):
         readiness=Readiness(lambda: None, lambda: None, Up()),
         signer=UrlSigner.of(settings),
         input_schema=painter.input_schema,
+        input_schemas=painter.input_schemas,
         watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), painter.use),
     )
     return service, painter

@@ -15,10 +15,24 @@ def test_every_route_has_examples_for_every_error(client):
                 if int(code) >= 400 and code != "416":
                     assert content["examples"], (path, code)
     body = description["paths"][TXT2IMG]["post"]["requestBody"]["content"]["application/json"]
-    assert body["schema"] == {"$ref": "#/components/schemas/JobInput"}
-    schema = description["components"]["schemas"]["JobInput"]
-    assert schema["required"] == ["prompt"]
-    assert schema["properties"]["width"]["default"] == 128
+    assert body["schema"]["anyOf"][0] == {"$ref": "#/components/schemas/JobInput"}
+
+
+def test_every_workflow_has_a_schema_of_its_own(client):
+    """Each has its own fields, limits and defaults, and all but the default's need its name."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    default, turbo, background = (
+        schemas[name] for name in ("JobInput", "JobInput_txt2img_alpha_turbo", "JobInput_foreground_on_background")
+    )
+    assert default["required"] == ["prompt"]
+    assert default["properties"]["width"]["default"] == 128
+    assert default["properties"]["workflow"]["enum"] == ["txt2img_alpha", None]
+    assert turbo["required"] == ["prompt", "workflow"]
+    assert turbo["properties"]["workflow"]["const"] == "txt2img_alpha_turbo"
+    assert [each["properties"]["num_inference_steps"]["default"] for each in (default, turbo)] == [20, 4]
+    assert background["required"] == ["prompt", "background_image", "workflow"]
+    assert background["properties"]["background_image"]["format"] == "image"
+    assert "background_image" not in default["properties"]
 
 
 def references(value):
@@ -35,6 +49,7 @@ def test_every_reference_is_a_component_and_every_component_is_used(client):
     description = client.get("/openapi.json").json()
     schemas = description["components"]["schemas"]
     assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} == set(schemas)
-    assert schemas["RunRequest"]["properties"]["input"] == {"$ref": "#/components/schemas/JobInput"}
+    inputs = schemas["RunRequest"]["properties"]["input"]["anyOf"]
+    assert inputs[0] == {"$ref": "#/components/schemas/JobInput"}
     assert {"Job", "Output", "Picture", "Progress", "Error"} <= set(schemas)
     assert description["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}

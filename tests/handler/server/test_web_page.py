@@ -8,7 +8,6 @@ import threading
 
 import pytest
 import requests
-import tiny_lora
 from axe_playwright_python.sync_playwright import Axe
 from painter import Up, painted_service, serving
 from playwright.sync_api import expect
@@ -173,9 +172,9 @@ def test_a_picture_in_a_bucket_is_shown(open_page, painted, s3):
         expect(page.locator("#last img")).to_have_js_property("naturalWidth", 64)
 
 
-def test_all_fields_are_sent_and_come_back(open_page, painted, tmp_path):
+def test_all_fields_are_sent_and_come_back(open_page, painted):
     """Every setting reaches the job; seeds count up; "use these settings" and "next seed" work in another tab, too."""
-    service, painter = painted(weights_dirs=str(tiny_lora.write(tmp_path)))
+    service, painter = painted()
     with serving(service) as url:
         page = open_page(url)
         expect(page.locator("#size option")).not_to_have_count(0)
@@ -190,6 +189,7 @@ def test_all_fields_are_sent_and_come_back(open_page, painted, tmp_path):
         }.items():
             page.get_by_label(label, exact=True).fill(value)
         page.get_by_label("Size").select_option("landscape_3_2")
+        expect(page.locator("#workflow option")).to_have_text(["txt2img_alpha", "txt2img_alpha_turbo"])
         page.get_by_label("Workflow").select_option("txt2img_alpha_turbo")
         page.get_by_label("Trim to the object").check()
         draw(page)

@@ -13,6 +13,7 @@ SETTINGS = Settings()
 FILES = {
     *("sd_xl_base_1.0.safetensors", "sdxl_lightning_4step_lora.safetensors"),
     *("layer_xl_transparent_attn.safetensors", "vae_transparent_decoder.safetensors"),
+    *("layer_xl_bg2ble.safetensors", "layer_xl_bgble2fg.safetensors"),
 }
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import MESSAGE_CHARACTERS, InvalidInput
-from handler.workflow.parameter import Parameter
+from handler.workflow.parameter import Checks, Parameter
 from handler.workflow.parameters import parse
 from handler.workflow.wording import shown
 
@@ -206,7 +206,7 @@ def test_every_fault_of_both_prompts_is_reported():
         parse(
             {"prompt": "(x:nan)", "negative": "embedding:foo (embedding:bar:1.1)", "steps": 1},
             PROMPTS,
-            {"foo": None, "bar": "does not exist"}.get,
+            Checks({"foo": None, "bar": "does not exist"}.get),
         )
     assert caught.value.details == (
         'prompt has the weight nan for "x", expected -100 to 100',
