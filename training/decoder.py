@@ -20,7 +20,7 @@ from training.unet import trained_base
 
 SETTINGS = Settings(steps=1000, learning_rate=4e-4, average=0.99)
 TRANSPARENT, OPAQUE = 5, 1
-SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 2, 1
+SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
 SIGMAS = (0.03, 0.8)  # noise that the U-Net removes again, leaving its typical errors
 SOFT_TIMES = 3.0  # soft kinds are drawn this often, because the decoder finds their colour hardest
 BORDER = 6  # pixels
