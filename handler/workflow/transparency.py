@@ -78,11 +78,13 @@ class _Reader(Links):
             fact = "its weight is 0 and the checkpoint does not have the patch in its weights: pictures would be opaque"
             yield Finding(self.title(patches[0]), fact, "set its weight to 1, or run scripts/merge-patch")
         elif merged is False and not patches:
-            yield self._unpatched(samplers[0], chain)
+            yield self._unpatched(samplers[0])
 
-    def _unpatched(self, sampler: str, chain: list[str]) -> Finding:
-        loaders = [node for node in chain if not any(self.links(node))]
-        between = f"between {self.title(loaders[-1])} and this sampler" if loaders else "before this sampler"
+    def _unpatched(self, sampler: str) -> Finding:
+        chain = [sampler]
+        while (link := self.link(chain[-1], "model")) is not None and link[0] in self.nodes and link[0] not in chain:
+            chain.append(link[0])
+        between = f"between {self.title(chain[-1])} and this sampler" if chain[1:] else "before this sampler"
         fact = f"no LayeredDiffusionApply node {between}: pictures would be opaque"
         spare = [self.title(node) for node in self.nodes if PATCH_CLASS.fullmatch(self.class_of(node))]
         remedy = f"connect {spare[0]}" if spare else "add one, or enable it again if it is bypassed"

@@ -73,4 +73,4 @@ def test_a_published_use_is_valid(name, links, widgets, outputs):
 def test_every_node_has_a_display_name():
     """Every node has a display name, and every display name a node."""
     assert NODE_CLASS_MAPPINGS.keys() == NODE_DISPLAY_NAME_MAPPINGS.keys()
-    assert len(NODE_CLASS_MAPPINGS) == 9
+    assert len(NODE_CLASS_MAPPINGS) == 10

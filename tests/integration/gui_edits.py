@@ -66,7 +66,10 @@ EDITS = {
         join.widgets[1].value = 'on a table';
         connect(join, 0, find('Prompt'), 'text');""",
     "ImageScale": "replace(find('Alpha Decode'), 'ImageScale', find('Alpha PNG'), 'images');",
-    "LoRA without a file": "replace(find('Checkpoint'), 'LoraLoaderModelOnly', find('Transparency Patch'), 'model');",
+    "LoRA without a file": """
+      replace(find('Checkpoint'), 'LoraLoaderModelOnly', find('Transparency Patch'), 'model');
+      find('Load LoRA').widgets[0].value = null;
+    """,
     "LoRA bypassed": """
         replace(find('Checkpoint'), 'LoraLoaderModelOnly', find('Transparency Patch'), 'model').mode = 4;""",
     "two outputs": "find('Alpha Decode').connect(0, add('SaveAlphaImageWebsocket'), 0);",

@@ -75,3 +75,14 @@ def test_the_command_line_writes_what_the_suffix_says(server, command_line, tmp_
         picture = lines[0]["picture"]
         assert (image.format, *image.size) == ("WEBP", picture["width"], picture["height"])
         assert image.size[0] < 192
+
+
+def test_a_workflow_with_an_input_picture(server, command_line, tmp_path):
+    """--image names a file; another file gives another picture."""
+    for colour in ("grey", "green"):
+        Image.new("RGB", (30, 30), colour).save(tmp_path / f"{colour}.jpg")
+        options = ["--workflow", "foreground_on_background", "--image", str(tmp_path / f"{colour}.jpg"), "--seed", "7"]
+        small = ["--size", SMALL, "--steps", "4", "-o", str(tmp_path / f"{colour}.png")]
+        done = command_line("generate", "a red apple", *options, *small, "--url", server.url)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "grey.png").read_bytes() != (tmp_path / "green.png").read_bytes()

@@ -1,5 +1,6 @@
 """Lists of prompts and the names of their pictures, without drawing."""
 
+import base64
 import io
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,3 +103,16 @@ def test_a_named_file_is_numbered_and_never_skipped(tmp_path):
     assert (one.is_done, one.request["output_format"]) == (False, "webp")
     two = outputs.plan(Path("a.png"), [{"prompt": "x"}, {"prompt": "y"}])
     assert [str(each.path) for each in two] == ["a-1.png", "a-2.png"]
+
+
+def test_a_picture_is_read_from_its_file(tmp_path):
+    """Also one that a list names; a URL and a data URL stay as they are."""
+    fields = Fields(profiles.read(Settings(profile="tiny", workflow="foreground_on_background")).parameters)
+    (tmp_path / "beach.jpg").write_bytes(b"a picture")
+    for name in ("image", "background_image"):
+        request = fields.request({name: str(tmp_path / "beach.jpg")})
+        assert request == {"background_image": base64.b64encode(b"a picture").decode()}
+    for value in ("https://pictures.example/a.png", "data:image/png;base64,eA=="):
+        assert fields.request({"image": value}) == {"background_image": value}
+    with pytest.raises(CommandFailed, match=r"missing\.png cannot be read: No such file"):
+        fields.request({"image": str(tmp_path / "missing.png")})

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from handler.job import stored_workflows
+from handler.settings import Settings
 from handler.workflow.lint import findings
 
 OUTPUT = "9"
@@ -260,6 +262,27 @@ def test_a_merged_checkpoint_must_not_be_patched_again(graph):
     assert facts(graph, merged=True) == []
     patch_bypassed(graph)
     assert facts(graph, merged=True) == []
+
+
+@pytest.fixture
+def on_background():
+    return stored_workflows.graph(Settings(), "foreground_on_background")
+
+
+def test_a_patch_for_given_layers_needs_the_original_checkpoint(on_background):
+    """It was made for that one; a checkpoint with another patch in its weights is a finding."""
+    assert facts(on_background, output="16") == []
+    assert facts(on_background, merged=True, output="16") == [
+        "Foreground Patch: the checkpoint has another patch in its weights; load the original checkpoint"
+    ]
+
+
+def test_a_whole_picture_is_opaque(on_background):
+    """The decoder needs the latents of the thing alone, not those of the thing on its background."""
+    for node_id in ("14", "15"):
+        on_background[node_id]["inputs"]["samples"] = ["11", 0]
+    (fact,) = facts(on_background, output="16")
+    assert fact.startswith("Whole Picture Sampler: no LayeredDiffusionApply node between Checkpoint and this sampler")
 
 
 def test_nothing_is_said_about_a_checkpoint_that_is_missing(graph):
