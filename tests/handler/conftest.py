@@ -17,9 +17,9 @@ def read(name):
 
 @pytest.fixture
 def files():
-    """Fresh copies of the stored workflow's graph, params and tiny profile."""
+    """Fresh copies of a graph like the stored one, whose ids tests may name, and of its params and tiny profile."""
     return (
-        read("txt2img_alpha.json"),
+        json.loads(Path(__file__).with_name("graph.json").read_text("utf-8")),
         read("txt2img_alpha.params.json"),
         read("profiles/tiny.json"),
     )

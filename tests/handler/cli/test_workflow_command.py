@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from titled import inputs
 from typer.testing import CliRunner
 
 from handler.cli.workflow import app
@@ -38,8 +39,8 @@ def test_lint_prints_one_finding_per_line(workflows):
     """A bypassed patch and steps out of range, for the profiles that they are about."""
     path = workflows / "txt2img_alpha.json"
     graph = json.loads(path.read_text("utf-8"))
-    graph["6"]["inputs"]["steps"] = 99
-    graph["5"]["inputs"]["batch_size"] = 2
+    inputs(graph, "Sampler")["steps"] = 99
+    inputs(graph, "Size")["batch_size"] = 2
     path.write_text(json.dumps(graph), "utf-8")
     code, output = run("lint")
     assert code == 1

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from titled import inputs, node_id
 
 from handler.job import profiles, stored_workflows, workflow_editing
 from handler.settings import ROOT, Settings
@@ -33,7 +34,7 @@ def test_the_profile_is_shown_and_not_saved(settings, stored, layout):
     """Opening and saving without an edit changes nothing, although the GUI shows the tiny model's files."""
     before = stored(), layout()
     opened = workflow_editing.opened(settings)
-    assert opened["graph"]["1"]["inputs"]["ckpt_name"] == "tiny_sdxl.safetensors"
+    assert inputs(opened["graph"], "Checkpoint")["ckpt_name"] == "tiny_sdxl.safetensors"
     assert opened["layout"]["nodes"][0]["widgets_values"] == ["tiny_sdxl.safetensors"]
     opened["layout"]["extra"]["ds"] = {"scale": 0.5, "offset": [1, 2]}  # the part in view
     assert workflow_editing.save(settings, opened["graph"], opened["layout"]) == []
@@ -45,7 +46,8 @@ def test_an_edit_changes_one_line(settings, stored):
     before = stored().splitlines()
     opened = workflow_editing.opened(settings)
     graph = opened["graph"]
-    graph["6"]["inputs"] = dict(reversed(graph["6"]["inputs"].items())) | {"steps": 13, "cfg": 5, "seed": 99}
+    sampler = dict(reversed(inputs(graph, "Sampler").items()))
+    graph[node_id(graph, "Sampler")]["inputs"] = sampler | {"steps": 13, "cfg": 5, "seed": 99}
     assert workflow_editing.save(settings, graph, opened["layout"]) == []
     changed = [(old, new) for old, new in zip(before, stored().splitlines(), strict=True) if old != new]
     assert changed == [('      "steps": 20,', '      "steps": 13,')]
@@ -54,10 +56,16 @@ def test_an_edit_changes_one_line(settings, stored):
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda graph: graph.pop("2"), "Transparency Patch: bypassed, muted, renamed or deleted"),
-        (lambda graph: graph["6"]["inputs"].update(model=["1", 0]), "Sampler: no LayeredDiffusionApply node"),
-        (lambda graph: graph["6"]["inputs"].update(scheduler="slow"), "Sampler: 'scheduler' is \"slow\""),
-        (lambda graph: graph["5"]["inputs"].update(width=1000), "Size: 'width' is 1000"),
+        (
+            lambda graph: graph.pop(node_id(graph, "Transparency Patch")),
+            "Transparency Patch: bypassed, muted, renamed or deleted",
+        ),
+        (
+            lambda graph: inputs(graph, "Sampler").update(model=[node_id(graph, "Checkpoint"), 0]),
+            "Sampler: no LayeredDiffusionApply node",
+        ),
+        (lambda graph: inputs(graph, "Sampler").update(scheduler="slow"), "Sampler: 'scheduler' is \"slow\""),
+        (lambda graph: inputs(graph, "Size").update(width=1000), "Size: 'width' is 1000"),
     ],
     ids=["deleted", "not connected", "not a choice", "not a multiple of 64"],
 )

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from calls import JOBS
+from titled import inputs
 
 from handler.server import workflow_watch
 from handler.server.openapi import JOB_INPUT
@@ -49,7 +50,7 @@ def test_a_changed_workflow_is_used_without_a_restart(edited):
     client, edit = edited
     before = client.painter.workflow
     assert steps(client) == 20
-    edit(lambda graph: graph["6"]["inputs"].update(steps=12))
+    edit(lambda graph: inputs(graph, "Sampler").update(steps=12))
     until(lambda: client.painter.workflow is not before)
     until(lambda: steps(client) == 12)
     assert refused(client) is None
@@ -59,12 +60,12 @@ def test_a_workflow_that_cannot_run_is_refused_and_the_last_good_one_stays(edite
     """/health has the reason until the file is right again."""
     client, edit = edited
     before = client.painter.workflow
-    edit(lambda graph: graph["5"]["inputs"].update(batch_size=2))
+    edit(lambda graph: inputs(graph, "Size").update(batch_size=2))
     until(lambda: refused(client) is not None)
     assert refused(client) == (
         "workflow txt2img_alpha: Size: it makes 2 pictures, and a job has one; set batch_size to 1"
     )
     assert client.painter.workflow is before
-    edit(lambda graph: graph["5"]["inputs"].update(batch_size=1))
+    edit(lambda graph: inputs(graph, "Size").update(batch_size=1))
     until(lambda: refused(client) is None)
     assert client.painter.workflow is not before

@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+from titled import inputs, node_id
 
 from handler.job import profiles, stored_workflows
 from handler.settings import Settings
@@ -39,10 +40,10 @@ def test_the_chunks_have_the_jobs_values(workflow):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda graph: graph.pop("4"),
-        lambda graph: graph["6"]["inputs"].update(negative=["3", 0]),
-        lambda graph: graph["3"]["_meta"].update(title="Text"),
-        lambda graph: graph.update({"10": copy.deepcopy(graph["9"])}),
+        lambda graph: graph.pop(node_id(graph, "Negative Prompt")),
+        lambda graph: inputs(graph, "Sampler").update(negative=[node_id(graph, "Prompt"), 0]),
+        lambda graph: graph[node_id(graph, "Prompt")]["_meta"].update(title="Text"),
+        lambda graph: graph.update({"1000": copy.deepcopy(graph[node_id(graph, "Alpha PNG")])}),
     ],
 )
 def test_a_layout_of_another_graph_is_not_used(workflow, change):
