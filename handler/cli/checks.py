@@ -16,7 +16,7 @@ from handler.deadline import Deadline
 from handler.errors import GenerationError
 from handler.job import profiles
 from handler.job.generate import Generator
-from handler.server.address import is_loopback
+from handler.server.address import is_protected
 from handler.settings import Settings
 from handler.weights import header, locate
 from handler.workflow.workflow import ModelFile, Workflow
@@ -157,7 +157,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     except OSError as exc:
         remedy = "stop the program that uses it, or set PORT; fine if it is this server"
         yield Finding(Severity.NOTE, "address", f"{address} cannot be used: {exc.strerror}", remedy)
-    if not (settings.keys() or settings.allow_without_keys or is_loopback(settings.listen_host)):
+    if not is_protected(settings):
         yield Finding(
             Severity.WRONG, "API_KEYS", f"not set, and {address} can be reached from other machines", "set API_KEYS"
         )
