@@ -4,7 +4,7 @@ from handler.job import reply
 from handler.job.picture import PictureFacts
 from handler.job.progress import JobProgress
 from handler.server.errors import NotFound
-from handler.server.job_record import JobRecord
+from handler.server.job_record import JobRecord, Status
 from handler.server.picture_store import PictureStore
 from handler.server.protocol import Job, Output, Progress
 
@@ -16,7 +16,7 @@ def status_of(
 
     Args:
         shape: of the reply.
-        progress: of a running job.
+        progress: of the job, if it runs or has just ended.
 
     Raises:
         NotFound: the picture has expired.
@@ -26,7 +26,7 @@ def status_of(
     if record.outcome is not None:
         encoded = [_content(picture, pictures) for picture in record.outcome.pictures]
         output = Output.model_validate(reply.build(record.outcome, encoded, shape))
-    elif progress is not None:
+    elif progress is not None and record.status is Status.IN_PROGRESS:
         output = progress_of(progress)
     return Job(
         id=record.id,
