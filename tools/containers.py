@@ -26,6 +26,7 @@ MODELS = {
     "worker-slim": "none",
 }  # as in the bake file, which buildah cannot read
 SMALL_BYTES = 1_000_000  # maximum size of a manifest or config; layers of that size are read for nothing
+STOP_S = 60
 WITHOUT_HOME = ("env", "-u", "HOME")
 
 Layers = list[tuple[str, int, str]]
@@ -133,6 +134,7 @@ class Buildah:
     def __init__(self) -> None:
         os.environ |= {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
         self._container = ""
+        self._process: subprocess.Popen[str] | None = None
         self._marker = 0.0
 
     def build(self, context: Path, target: str, **arguments: str) -> None:
@@ -157,7 +159,8 @@ class Buildah:
         self._marker = time.time()
         whole = [*config["Entrypoint"], *(command or config["Cmd"])]
         whole = whole if surroundings.has_home else [*WITHOUT_HOME, *whole]
-        return _started(["buildah", "run", *surroundings.options(), self._container, "--", *whole])
+        self._process = _started(["buildah", "run", *surroundings.options(), self._container, "--", *whole])
+        return self._process
 
     def inside(self, *command: str) -> str:
         return output("buildah", "run", self._container, "--", *command)
@@ -173,6 +176,9 @@ class Buildah:
         return [f"/{Path(line).relative_to(root)}" for line in output(*newer).splitlines()]
 
     def remove(self) -> None:
+        if self._process is not None and self._process.poll() is None:  # `buildah rm` would leave it running
+            self.stop()
+            self._process.wait(STOP_S)
         if self._container:
             subprocess.run(["buildah", "rm", self._container], capture_output=True, check=False)  # noqa: S603, S607
             self._container = ""
