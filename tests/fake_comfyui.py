@@ -8,7 +8,8 @@ Each start and each graph takes the first entry of its list in the plan off, and
         thread that runs graphs dies), or the text of an exception of torch, as ComfyUI reports it:
         "torch.OutOfMemoryError: CUDA out of memory"
 
-With `sticky`, an exception that names CUDA repeats until the process ends, as torch's do.
+With `sticky`, an exception that names CUDA repeats until the process ends, as torch's do. `device` is what it says that
+it runs on.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from aiohttp import web
 PLAN = Path(__file__).with_name("plan.json")
 TRANSCRIPT = Path(__file__).with_name("success.json")
 RECORDED_IN = Path(__file__).parent / "handler" / "comfyui" / "transcripts" / "success.json"
-NOTHING_PLANNED = {"starts": [], "graphs": [], "frees": [], "sticky": False, "seen": []}
+NOTHING_PLANNED = {"starts": [], "graphs": [], "frees": [], "sticky": False, "device": "cpu", "seen": []}
 ACCEPTED_S = 0.05  # until the answer that accepts a graph has been sent
 ALPHA = {"under_half": 0.6, "border_transparent": 1.0, "minimum": 0.0, "maximum": 1.0}  # newer than the transcript
 
@@ -103,7 +104,7 @@ class Fake:
 
     async def stats(self, request):
         system = {"comfyui_version": self.recorded["comfyui"], "pytorch_version": "2.10.0"}
-        return web.json_response({"system": system, "devices": [{"name": "cpu"}]})
+        return web.json_response({"system": system, "devices": [{"name": json.loads(PLAN.read_text())["device"]}]})
 
     async def empty(self, request):
         if request.path == "/free":

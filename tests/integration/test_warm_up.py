@@ -2,6 +2,7 @@
 
 import logging
 
+import fake_comfyui
 import pytest
 
 from handler.comfyui.gpu import Gpu
@@ -12,23 +13,24 @@ from handler.job.preparation import prepare
 from handler.job.profiles import load
 
 GPU = Gpu("NVIDIA GeForce RTX 4090", 25_757_220_864, "570.124.06", (12, 8), (8, 9))
+DEVICE = "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"
 # A machine whose xformers is broken: NaN, from which no picture can be made. The CPU passes for a GPU.
-BROKEN_XFORMERS = """
+BROKEN_XFORMERS = f"""
 import comfy.model_management
 import nodes
 from comfy.cli_args import args
 
-comfy.model_management.get_torch_device_name = lambda device: "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"
+comfy.model_management.get_torch_device_name = lambda device: {DEVICE!r}
 
 if not args.use_pytorch_cross_attention:
     sample = nodes.common_ksampler
 
     def broken(*arguments, **options):
         (latent,) = sample(*arguments, **options)
-        return ({**latent, "samples": latent["samples"] * float("nan")},)
+        return ({{**latent, "samples": latent["samples"] * float("nan")}},)
 
     nodes.common_ksampler = broken
-NODE_CLASS_MAPPINGS = {}
+NODE_CLASS_MAPPINGS = {{}}
 """
 
 
@@ -79,13 +81,19 @@ def test_a_fast_warm_up_may_be_opaque(opaque):
     prepare(opaque(warm_up="fast"))  # raises nothing
 
 
-@pytest.fixture
-def broken_xformers(settings, with_pack, monkeypatch):
-    """Settings of a machine with a GPU and an xformers that produces NaN."""
+@pytest.fixture(params=["stand-in", pytest.param("ComfyUI", marks=pytest.mark.soak)])
+def broken_xformers(request, settings, with_pack, monkeypatch, tmp_path):
+    """Settings of a machine with a GPU and an xformers that produces NaN; ComfyUI or one that speaks its protocol."""
     monkeypatch.setattr("handler.job.fitness.gpus", lambda: [GPU])
+    on_gpu = settings.model_copy(update={"device": "gpu"})
+    if request.param == "stand-in":
+        folder = tmp_path / "comfyui"
+        fake_comfyui.install(folder, graphs=["ValueError: NaN"], device=DEVICE)
+        (folder / "venv" / "lib" / "python3.11" / "site-packages" / "xformers").mkdir(parents=True)
+        return on_gpu.model_copy(update={"comfyui_dir": folder})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as on a CPU; two threads on busy cores take several times as long
-    changed = with_pack(settings, "broken_xformers", BROKEN_XFORMERS)
-    return changed.model_copy(update={"device": "gpu", "comfyui_args": f"--cpu {changed.comfyui_args}"})
+    changed = with_pack(on_gpu, "broken_xformers", BROKEN_XFORMERS)
+    return changed.model_copy(update={"comfyui_args": f"--cpu {changed.comfyui_args}"})
 
 
 def test_a_warm_up_that_xformers_breaks_is_repeated_with_pytorchs_attention(broken_xformers, caplog):

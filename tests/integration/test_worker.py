@@ -49,14 +49,18 @@ def is_gone(pid):
         return True
 
 
-def test_a_test_input_prints_a_completed_job(tmp_path):
+@pytest.mark.parametrize("comfyui", ["stand-in", pytest.param("ComfyUI", marks=pytest.mark.soak)])
+def test_a_test_input_prints_a_completed_job(tmp_path, comfyui):
     """--test_input runs one job through the SDK and prints its result as the last line, in the API's shape.
 
-    The models folder is empty, and the volume has the weights.
+    The models folder is empty, and the volume has the weights. ComfyUI, or one that speaks its protocol.
     """
     (tmp_path / "models").mkdir()
     job = '{"input": {"prompt": "a red apple", "seed": 7, "width": 64, "height": 64}}'
     folders = {"MODELS_DIR": str(tmp_path / "models"), "WEIGHTS_DIRS": str(ROOT / "models")}
+    if comfyui == "stand-in":
+        fake_comfyui.install(tmp_path / "comfyui")
+        folders |= {"COMFYUI_DIR": str(tmp_path / "comfyui")}
     done = run("worker", "--test_input", job, **folders)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
