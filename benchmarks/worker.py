@@ -85,7 +85,7 @@ def row(name: str, ours: float, theirs: float) -> str:
 def chart(numbers) -> str:
     """Returns an SVG with a pair of bars for each comparison, each pair on its own scale."""
     peers = numbers["peers"]
-    large = peers["ready_made"][max(peers["ready_made"])]
+    large = peers["ready_made"][max(peers["ready_made"], key=int)]
     pairs = {
         "1024x1024 picture, whole job, ms": {way: large[way]["job_ms"] for way in WAYS},
         "1024x1024 picture, outside the nodes, ms": {way: large[way]["outside_the_nodes_ms"] for way in WAYS},
