@@ -70,6 +70,7 @@ class Delivery:
         self._plan = plan
         self._thread = ThreadPoolExecutor(1)
         self._futures: dict[int, Future[Finished]] = {}
+        self._last: dict[int, Finished] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -78,14 +79,17 @@ class Delivery:
         self._thread.shutdown()
 
     def add(self, planned: PlannedPicture, picture: Picture) -> None:
-        """Begins to deliver a picture, as soon as the one before is delivered."""
+        """Begins to deliver a picture, as soon as the one before is delivered; the last one is delivered at once."""
         self.delivered()
+        if planned.image == len(self._plan):  # nothing is drawn meanwhile, so a thread would gain nothing
+            self._last = {planned.image: self._deliver(planned, picture)}
+            return
         context = contextvars.copy_context()  # has the job's id, for the log
         self._futures[planned.image] = self._thread.submit(context.run, self._deliver, planned, picture)
 
     def delivered(self) -> dict[int, Finished]:
         """Waits for the last picture, and returns all that were added; keys count the job's pictures from 1."""
-        return {image: future.result() for image, future in self._futures.items()}
+        return {image: future.result() for image, future in self._futures.items()} | self._last
 
     def _deliver(self, planned: PlannedPicture, picture: Picture) -> Finished:
         url = self._url(picture)

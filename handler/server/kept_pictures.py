@@ -40,9 +40,9 @@ class KeptPictures:
         return Kept(json.loads(rows[0]["first"]) if rows else None, pictures)
 
     def keep(self, image: int, finished: Finished, first: Values) -> None:
-        """Keeps a picture, unless the job has been cancelled or there is no room; arguments as in Keeper.
+        """Keeps a picture, unless the job has been cancelled or the disk is full; arguments as in Keeper.
 
-        A job that gets on is not one that kills the worker, so its attempts count anew.
+        A job that finishes pictures is not the one that kills the worker, so its attempts count from one again.
         """
         name = finished.facts.filename
         try:

@@ -1,19 +1,15 @@
 """How far a job is, from what the real ComfyUI sent (tests/handler/comfyui/transcripts)."""
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
+from recorded_runs import recorded_run
 
-from handler.comfyui.run import Run, parse_text
 from handler.deadline import Deadline
 from handler.job.drawing import Drawing, PlannedPicture
 from handler.job.progress import Stage
 from handler.job.seeds import Draw
 from handler.workflow.parameters import Request
-
-TRANSCRIPTS = Path(__file__).parents[1] / "comfyui" / "transcripts"
 
 
 def drawing_of(seen, image=1, number=None):
@@ -21,12 +17,8 @@ def drawing_of(seen, image=1, number=None):
 
 
 def replay(drawing, name):
-    recorded = json.loads((TRANSCRIPTS / f"{name}.json").read_text("utf-8"))
-    run = Run(recorded["prompt_id"], recorded["output_node"])
-    for frame in recorded["frames"]:
-        if "text" in frame:
-            run.receive(parse_text(frame["text"]), frame["at_s"])
-            drawing.follow(run)
+    for run in recorded_run(name):
+        drawing.follow(run)
 
 
 def test_the_stages_of_a_recorded_run():

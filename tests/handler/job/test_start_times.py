@@ -1,27 +1,20 @@
 """When each stage of a start was reached, from what the real ComfyUI sent (tests/handler/comfyui/transcripts)."""
 
-import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from handler.comfyui.run import Run, parse_text
+from recorded_runs import recorded_run
+
 from handler.job.profiles import load
 from handler.job.start_times import StartTimes
 from handler.settings import Settings
 
-TRANSCRIPTS = Path(__file__).parents[1] / "comfyui" / "transcripts"
-
 
 def replay(times, name, slowly_s=0.0):
-    recorded = json.loads((TRANSCRIPTS / f"{name}.json").read_text("utf-8"))
-    run = Run(recorded["prompt_id"], recorded["output_node"])
-    for frame in recorded["frames"]:
-        if "text" in frame:
-            run.receive(parse_text(frame["text"]), frame["at_s"])
-            times.follow(run)
-            time.sleep(slowly_s)
+    for run in recorded_run(name):
+        times.follow(run)
+        time.sleep(slowly_s)
 
 
 def test_each_stage_is_noted_once_and_in_its_order():
