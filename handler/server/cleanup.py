@@ -45,7 +45,7 @@ def expire_pictures(pictures: PictureStore, settings: Settings) -> None:
 
 
 def delete_unnamed(store: JobStore, pictures: PictureStore) -> None:
-    """Deletes a picture that the last program died with before it had noted whose it is."""
+    """Deletes the picture that was written, but not yet stored with its job, when the last program died."""
     if store.interrupted_s is not None:  # no other job has run since
         with _logged("pictures"):
             pictures.delete_since(store.interrupted_s, kept_pictures.filenames(store.database))

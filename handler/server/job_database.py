@@ -90,7 +90,7 @@ class JobDatabase:
         """Yields the connection, and commits at the end of the block, or rolls back if it raises.
 
         Args:
-            is_durable: whether the block's changes survive a power cut; the end of this program they always do.
+            is_durable: whether the block's changes survive a power cut; they always survive the end of this program.
 
         Raises:
             StorageUnavailable: SQLite failed; nothing in the block was done.
