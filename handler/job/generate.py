@@ -76,10 +76,20 @@ class Generator:
 
     def generate(self, request: Request, deadline: Deadline, on_progress: OnProgress | None = None) -> Picture:
         """Returns the picture that the request asks for, the first one if it asks for several; see `draw`."""
-        return self.draw(self.plan(request)[0], deadline, on_progress)
+        return self.draw(self.plan(self.fetched(request, deadline))[0], deadline, on_progress)
+
+    def fetched(self, request: Request, deadline: Deadline) -> Request:
+        """Returns the request with the input pictures that it names by URL.
+
+        Raises:
+            InvalidInput: one cannot be fetched.
+            JobTimeout, JobCancelled: by `deadline`.
+        """
+        workflow = self.workflow.named(request.values.get(CHOICE))
+        return self._images.fetched(request, workflow.parameters, deadline)
 
     def plan(self, request: Request, first: seeds.Values | None = None) -> list[PlannedPicture]:
-        """Returns the pictures that the request asks for, for `draw`; at least one; `first` as in seeds.draws."""
+        """Returns the pictures that a fetched request asks for, for `draw`; at least one; `first` as in seeds.draws."""
         workflow = self.workflow.named(request.values.get(CHOICE))
         draws = seeds.draws(request, workflow.parameters, first)
         return [PlannedPicture(workflow, request, draw, image) for image, draw in enumerate(draws, 1)]
@@ -93,13 +103,13 @@ class Generator:
             on_progress: called with each change.
 
         Raises:
-            InvalidInput: an input picture cannot be fetched, or an embedding has vanished.
+            InvalidInput: an embedding has vanished.
             NotTransparent: the picture is opaque or empty, and ALPHA_CHECK does not accept that.
             GenerationError: the picture could not be drawn; the next job works.
         """
         self._check_machine(planned.workflow)
         self._check_embeddings(planned)
-        drawing = Drawing(self._images.fetched(planned, deadline), deadline, on_progress)
+        drawing = Drawing(planned, deadline, on_progress)
         values, spare = planned.random.values, planned.random.spare
         picture, fault = self.attempt(drawing, values)
         refused: dict[str, Any] = {}

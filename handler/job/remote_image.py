@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,10 @@ import httpx
 
 from handler.deadline import Deadline
 from handler.errors import InvalidInput
-from handler.job.drawing import PlannedPicture
 from handler.job.image_check import MAX_BYTES, BadImage, check
 from handler.workflow.input_image import is_url
+from handler.workflow.parameter import Parameter
+from handler.workflow.parameters import Request
 
 TIMEOUT_S = 20.0
 REDIRECTS = 3
@@ -93,15 +94,15 @@ class RemoteImages:
         self._is_allowed = is_allowed
         self._certificates = certificates
 
-    def fetched(self, planned: PlannedPicture, deadline: Deadline) -> PlannedPicture:
-        """Returns what is to be drawn with its input pictures as base64 text instead of URLs.
+    def fetched(self, request: Request, parameters: Sequence[Parameter], deadline: Deadline) -> Request:
+        """Returns the request with its input pictures as base64 text instead of URLs.
 
         Raises:
             InvalidInput: a picture cannot be fetched, or is none.
             JobTimeout, JobCancelled: by `deadline`.
         """
-        values = dict(planned.request.values)
-        for parameter in planned.workflow.parameters:
+        values = dict(request.values)
+        for parameter in parameters:
             value = values.get(parameter.name)
             if not parameter.is_image or value is None or not is_url(value):
                 continue
@@ -111,7 +112,7 @@ class RemoteImages:
             except BadImage as exc:
                 raise InvalidInput([f"{parameter.name} {exc}"]) from exc
             values[parameter.name] = base64.b64encode(encoded).decode()
-        return replace(planned, request=replace(planned.request, values=values))
+        return replace(request, values=values)
 
     def fetch(self, url: str, deadline: Deadline) -> bytes:
         """Returns what is at an https URL, with at most MAX_BYTES bytes.

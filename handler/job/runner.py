@@ -83,7 +83,7 @@ class Runner:
             GenerationError: no picture could be drawn, or the job was cancelled.
         """
         kept = keeper.kept() if keeper is not None else Kept(None, {})
-        plan = self._generator.plan(job.request, kept.first)
+        plan = self._generator.plan(self._generator.fetched(job.request, deadline), kept.first)
         missing: list[MissingPicture] = []
         errors: list[GenerationError] = []
         with Delivery(job.id, self._bucket(job.s3_config), keeper, plan) as delivery:

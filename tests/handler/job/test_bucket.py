@@ -318,6 +318,9 @@ class Drawn:
     def parse(self, raw):
         return Request(raw)
 
+    def fetched(self, request, deadline):
+        return request
+
     def plan(self, request, first):
         return [PlannedPicture(None, request, None)]
 

@@ -14,12 +14,14 @@ import time
 import pytest
 from PIL import Image
 
+from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
-from handler.errors import InvalidInput, JobCancelled, JobTimeout
-from handler.job import profiles, remote_image, seeds
-from handler.job.drawing import PlannedPicture
+from handler.errors import InvalidInput, JobCancelled, JobTimeout, NotTransparent
+from handler.job import profiles, remote_image
+from handler.job.generate import Generator
 from handler.job.image_check import MAX_BYTES, BadImage
 from handler.job.remote_image import RemoteImages, is_public
+from handler.job.runner import Job, Runner
 from handler.settings import Settings
 
 
@@ -120,17 +122,20 @@ def test_a_picture_is_fetched(images, url):
     assert images.fetch(f"{url}/picture", Deadline(5)) == png()
 
 
-def planned(picture):
-    workflow = profiles.load(Settings(profile="tiny", workflow="foreground_on_background"))
-    request = workflow.parse({"prompt": "x", "background_image": picture})
-    return PlannedPicture(workflow, request, seeds.draws(request, workflow.parameters)[0])
+SETTINGS = Settings(profile="tiny", workflow="foreground_on_background", fetch_images=True)
+
+
+def request_with(picture):
+    """Returns the arguments of RemoteImages.fetched."""
+    workflow = profiles.load(SETTINGS)
+    return workflow.parse({"prompt": "x", "background_image": picture}), workflow.parameters, Deadline(5)
 
 
 def test_a_request_gets_its_pictures(images, url):
     """As base64 text in place of the URL; one that came as text stays as it is."""
     expected = base64.b64encode(png()).decode()
     for given in (f"{url}/picture", expected):
-        assert images.fetched(planned(given), Deadline(5)).request.values["background_image"] == expected
+        assert images.fetched(*request_with(given)).values["background_image"] == expected
 
 
 @pytest.mark.parametrize(
@@ -143,8 +148,27 @@ def test_a_request_gets_its_pictures(images, url):
 def test_a_url_without_a_picture_is_the_callers_mistake(images, url, path, expected):
     """The job fails with invalid_input."""
     with pytest.raises(InvalidInput) as caught:
-        images.fetched(planned(url + path), Deadline(5))
+        images.fetched(*request_with(url + path))
     assert caught.value.details == (expected,)
+
+
+def test_several_pictures_fetch_it_once(images, url, monkeypatch):
+    """All of a job's pictures have the same input, even if what the URL leads to changes."""
+    generator = Generator(profiles.load(SETTINGS), ComfyProcess(SETTINGS), SETTINGS, images)
+    fetched, drawn = [], []
+    fetch = images.fetch
+    monkeypatch.setattr(images, "fetch", lambda *given: fetched.append(given) or fetch(*given))
+
+    def draw(planned, *_):
+        drawn.append(planned.request.values["background_image"])
+        raise NotTransparent("opaque")
+
+    monkeypatch.setattr(generator, "draw", draw)
+    request = generator.parse({"prompt": "x", "background_image": f"{url}/picture", "num_images": 3})
+    with pytest.raises(NotTransparent):
+        Runner(generator).run(Job("1", request), Deadline(5))
+    assert len(fetched) == 1
+    assert drawn == [base64.b64encode(png()).decode()] * 3
 
 
 def test_redirects_are_followed(images, url):

@@ -72,6 +72,9 @@ class Painter:
         self.parsed.append(raw)
         return self.workflow.parse(raw)
 
+    def fetched(self, request, deadline):
+        return request
+
     def plan(self, request, first=None):
         draws = seeds.draws(request, self.workflow.parameters, first)
         return [PlannedPicture(self.workflow, request, draw, image) for image, draw in enumerate(draws, 1)]
