@@ -2,7 +2,7 @@
 
 Also draws prompts about things that it has not learned.
 
-.venv/bin/python benchmarks/tiny_quality.py [--count 200] [--first SEED] [--out FOLDER] [--sheet PNG]
+.venv/bin/python benchmarks/tiny_quality.py [--count 200] [--first SEED] [--out FOLDER] [--sheet PNG [--before FOLDER]]
 
 Needs `scripts/setup --dev --training`. Pictures that the folder has already are not drawn again.
 """
@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ UNKNOWN_PROMPTS = tuple(
     for thing in ("bear", "horse", "guitar", "bicycle", "dragon", "robot", "sandwich", "violin", "castle", "sneaker")
     for article in ("a brown", "a red", "a", "two of them next to each other,")
 )
-COLUMNS = 8
+FIRST_KINDS = 24  # kinds that are added later must not change what a seed stands for
+SHEET = 32  # pictures
+COLUMNS = 8  # of pictures, or of pairs
 LABEL = 32  # pixels
 TRANSPARENT = 0.05
 OPAQUE = 0.9
@@ -69,6 +72,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, default=ROOT / ".training" / "quality")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first pictures")
+    parser.add_argument("--before", type=Path, help="folder with the same pictures of other weights, for the sheet")
     options = parser.parse_args()
     cases = [case(seed) for seed in range(options.first, options.first + options.count)]
     unknown = [Case(prompt, "", "", seed) for seed, prompt in enumerate(UNKNOWN_PROMPTS)]
@@ -90,13 +94,13 @@ def main() -> int:
     console.print(table)
     console.print(f"out-of-domain prompts that are transparent: {share_transparent(stray):.1%} of {len(stray)}")
     if options.sheet:
-        sheet(cases, paths["with the patch"]).save(options.sheet)
+        sheet(cases, paths["with the patch"], options.before).save(options.sheet)
     return 0
 
 
 def case(seed: int) -> Case:
     """Returns a case; kinds and colours take turns."""
-    kinds, colours = list(sprites.KINDS), list(sprites.COLOURS)
+    kinds, colours = list(sprites.KINDS)[:FIRST_KINDS], list(sprites.COLOURS)
     kind, colour = kinds[seed % len(kinds)], colours[(seed + seed // len(kinds)) % len(colours)]
     return Case(prompts.plain(kind, colour, np.random.default_rng(seed)), kind, colour, seed)
 
@@ -126,18 +130,30 @@ def draw(cases: list[Case], folder: Path, patched: bool, bars: Progress) -> list
     return paths
 
 
-def sheet(cases: list[Case], pictures: list[Path]) -> Image.Image:
-    """Returns the first pictures over a checkerboard, in rows, each with its prompt."""
-    rows = 4
-    cell = SIZE + LABEL
-    page = Image.new("RGB", (COLUMNS * SIZE, rows * cell), "white")
-    for index, (case, path) in enumerate(list(zip(cases, pictures, strict=True))[: COLUMNS * rows]):
-        left, top = index % COLUMNS * SIZE, index // COLUMNS * cell
-        page.paste(checkerboard(), (left, top))
-        with Image.open(path) as picture:
-            page.paste(picture, (left, top), picture)
-        prompt = textwrap.fill(case.prompt, SIZE // 6, max_lines=2)
-        ImageDraw.Draw(page).text((left + SIZE // 2, top + SIZE + 3), prompt, "black", anchor="ma", align="center")
+def sheet(cases: list[Case], pictures: list[Path], before: Path | None = None) -> Image.Image:
+    """Returns the first pictures over a checkerboard, in rows, each with its prompt.
+
+    Args:
+        cases: what the pictures show.
+        pictures: RGBA files.
+        before: folder with files of the same names, drawn with other weights; each is placed left of its counterpart.
+    """
+    names = {"before": before, "after": pictures[0].parent} if before else {"": pictures[0].parent}
+    columns = COLUMNS // len(names)
+    header, cell = LABEL // 2 * (len(names) - 1), SIZE + LABEL
+    page = Image.new("RGB", (COLUMNS * SIZE, header + -(-SHEET // columns) * cell), "white")
+    text = partial(ImageDraw.Draw(page).text, fill="black", anchor="ma", align="center")
+    for index, (case, path) in enumerate(list(zip(cases, pictures, strict=True))[:SHEET]):
+        left, top = index % columns * len(names) * SIZE, header + index // columns * cell
+        for name, folder in names.items():
+            page.paste(checkerboard(), (left, top))
+            with Image.open(folder / path.name).convert("RGBA") as picture:
+                page.paste(picture, (left, top), picture)
+            if index < columns:
+                text((left + SIZE // 2, 2), name)
+            left += SIZE
+        prompt = textwrap.fill(case.prompt, len(names) * SIZE // 6, max_lines=2)
+        text((left - len(names) * SIZE // 2, top + SIZE + 3), prompt)
     return page
 
 
