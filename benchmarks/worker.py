@@ -51,6 +51,7 @@ def measure(jobs: int, compared: int) -> dict[str, object]:
         "peers": worker_peers.compare(compared),
         "worker": worker_loops.runpod_loop(jobs),
         "serve": worker_loops.serve_loop(jobs),
+        "far_away": worker_loops.large_pictures(min(jobs, 100)),
     }
 
 
@@ -67,6 +68,9 @@ def tables(numbers) -> str:
     lines += ["", "| queue of jobs | RunPod worker | `serve` |", "|---|---|---|"]
     names = ("jobs", "job_ms", "outside_the_nodes_ms", "gap_ms", "idle_share", "last_jobs_to_job_50", "fsyncs_per_job")
     lines += [f"| {name} | {' | '.join(str(loop.get(name, '')) for loop in loops)} |" for name in names]
+    far_away = numbers["far_away"]
+    for name in ("gap_ms", "idle_share"):
+        lines.append(f"| {name}, 1024x1024, RunPod's answers take 50 ms | {far_away[name]} | |")
     for stage in loops[0]["start_s"]:
         lines.append(f"| start, s: {stage} | {' | '.join(str(loop['start_s'].get(stage, '')) for loop in loops)} |")
     for jobs in sorted({jobs for loop in loops for jobs in loop["memory_mb"]}):

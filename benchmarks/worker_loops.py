@@ -1,9 +1,11 @@
 """Queues of jobs through the RunPod worker and through `serve`: start by stage, gap between jobs, memory, growth."""
 
+import asyncio
 import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -13,11 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
 
+import fake_comfyui  # noqa: E402
 from control_plane import ControlPlane  # noqa: E402
 from server import PROGRAM, TINY, Server  # noqa: E402
 
@@ -26,31 +31,47 @@ WARM = 5  # jobs that do not count
 OWN = ("total", "comfyui_ready")  # of a job's seconds; the others are nodes
 MEMORY_AFTER = (10, 50, 100, 1000)  # jobs
 NEAR = 20  # jobs whose median is compared, around job 50 and at the end
+LARGE = 1024  # pixels
+DECODING_S = 0.06  # our goals for an H100: 40 ms to decode, 20 ms for the PNG
+LATENCY_S = 0.05  # a guess: RunPod's servers are in another data centre
 FSYNC_COUNTER = Path(__file__).with_name("fsync_counter.c")
 
 
 class TimedControlPlane(ControlPlane):
-    """Notes when each result arrived."""
+    """Notes when each result arrived. Answers as late as a server that is far away."""
 
-    def __init__(self):
+    def __init__(self, latency_s):
         super().__init__()
         self.done_s = []
+        self._latency_s = latency_s
+
+    async def _take(self, request):
+        await asyncio.sleep(self._latency_s)
+        return await super()._take(request)
 
     async def _done(self, request):
         arrived_s, reports = time.monotonic(), len(self.progress)
+        await asyncio.sleep(self._latency_s)
         response = await super()._done(request)
         if len(self.progress) == reports:  # it was not progress
             self.done_s.append(arrived_s)
         return response
 
 
-def runpod_loop(jobs: int) -> dict[str, object]:
-    """Returns the numbers of one start of the worker and `jobs` queued jobs, after those that make it warm."""
-    with TimedControlPlane() as runpod, tempfile.TemporaryFile("w+") as log:
+def runpod_loop(jobs: int, side: int = 64, latency_s: float = 0.0, **own: str) -> dict[str, object]:
+    """Returns the numbers of one start of the worker and `jobs` queued jobs, after those that make it warm.
+
+    Args:
+        jobs: how many.
+        side: of the pictures, in pixels.
+        latency_s: how long RunPod's answers take; 0: as on this machine.
+        own: environment of the worker.
+    """
+    with TimedControlPlane(latency_s) as runpod, tempfile.TemporaryFile("w+") as log:
         for number in range(WARM + jobs):
-            runpod.submit(str(number), JOB | {"seed": number})
+            runpod.submit(str(number), JOB | {"seed": number, "width": side, "height": side})
         began_s = time.monotonic()
-        environment = os.environ | TINY | {"LOG_FORMAT": "json"} | runpod.environment
+        environment = os.environ | TINY | {"LOG_FORMAT": "json"} | runpod.environment | own
         worker = subprocess.Popen([PROGRAM, "worker"], env=environment, stderr=log)
         memory = {}
         try:
@@ -71,6 +92,42 @@ def runpod_loop(jobs: int) -> dict[str, object]:
             jobs: {name: round(size / 1e6) for name, size in found.items()} for jobs, found in memory.items()
         },
     }
+
+
+def large_pictures(jobs: int) -> dict[str, object]:
+    """Returns the numbers of a queue of pictures of 1024x1024, for which RunPod's answers take 50 ms.
+
+    ComfyUI is one that speaks its protocol, decodes for as long as a GPU, and always sends the same picture.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photo_like(folder / "picture.png")
+        fake_comfyui.install(folder / "comfyui", picture=str(folder / "picture.png"), decoding_s=DECODING_S)
+        own = {"COMFYUI_DIR": str(folder / "comfyui"), "WORKFLOWS_DIR": str(for_large_pictures(folder / "workflows"))}
+        found = runpod_loop(jobs, LARGE, LATENCY_S, WARM_UP="off", **own)
+    return {key: found[key] for key in ("jobs", "job_ms", "gap_ms", "idle_share")}
+
+
+def for_large_pictures(folder: Path) -> Path:
+    """Returns a new folder of stored workflows, whose tiny profile accepts LARGE."""
+    shutil.copytree(ROOT / "workflows", folder)
+    profile = folder / "profiles" / "tiny.json"
+    overrides = json.loads(profile.read_text("utf-8"))
+    for name in ("width", "height"):
+        overrides["request"][name]["maximum"] = LARGE
+    profile.write_text(json.dumps(overrides), "utf-8")
+    return folder
+
+
+def photo_like(file: Path) -> None:
+    """Writes an RGBA PNG of a disc with some noise, 1.6 MB."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:LARGE, :LARGE] / LARGE
+    colour = np.stack((np.sin(3 * x + 2 * y), np.cos(2 * x - 3 * y), x * y), axis=-1)
+    colour = 0.5 + 0.25 * colour + 0.02 * rng.standard_normal((LARGE, LARGE, 3))
+    alpha = (0.38 - np.hypot(x - 0.5, y - 0.5)) / 0.03
+    pixels = (np.dstack((colour, alpha)).clip(0, 1) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(file)
 
 
 def serve_loop(jobs: int) -> dict[str, object]:
@@ -106,14 +163,16 @@ def queue_numbers(done_s: list[float], seconds: list[dict[str, float]]) -> dict[
     totals_ms = [one["total"] * 1e3 for one in drawn]
     gaps_ms = [span_s * 1e3 - total_ms for span_s, total_ms in zip(spans_s, totals_ms, strict=True)]
     outside_ms = [one["total"] * 1e3 - 1e3 * sum(s for name, s in one.items() if name not in OWN) for one in drawn]
-    return {
+    numbers = {
         "jobs": len(drawn) + 1,
         "job_ms": median(totals_ms),
         "outside_the_nodes_ms": median(outside_ms),
         "gap_ms": median(gaps_ms),
         "idle_share": round(sum(gaps_ms) / sum(spans_s) / 1e3, 4),
-        "last_jobs_to_job_50": round(median(totals_ms[-NEAR:]) / median(totals_ms[30 : 30 + NEAR]), 3),
     }
+    if around_50 := totals_ms[30 : 30 + NEAR]:
+        numbers["last_jobs_to_job_50"] = round(median(totals_ms[-NEAR:]) / median(around_50), 3)
+    return numbers
 
 
 def start_stages(log) -> dict[str, float]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from handler.comfyui.process import ComfyProcess
 from handler.deadline import Deadline
@@ -26,7 +26,15 @@ log = logging.getLogger(__name__)
 
 RunPodJob = Mapping[str, Any]
 SendProgress = Callable[[RunPodJob, JobProgress], Awaitable[None]]
-Handler = Callable[[RunPodJob], Coroutine[Any, Any, dict[str, Any]]]
+
+
+class Handler(Protocol):
+    """What runs a job."""
+
+    def __call__(
+        self, job: RunPodJob, on_nearly_done: Callable[[], None] = ..., /
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Returns the reply; calls `on_nearly_done` in the event loop when only the last picture's decoding is left."""
 
 
 async def send_progress(job: RunPodJob, progress: JobProgress) -> None:
@@ -64,10 +72,15 @@ def make_handler(runner: Runner, settings: Settings, send: SendProgress | None =
         except GenerationError as exc:
             return {"error": str(exc)}
 
-    async def handle(job: RunPodJob) -> dict[str, Any]:
-        deadline = Deadline(settings.job_timeout_s)
-        latest = _Latest()
-        work = asyncio.create_task(asyncio.to_thread(run, job, deadline, latest.set))
+    async def handle(job: RunPodJob, on_nearly_done: Callable[[], None] = _do_nothing) -> dict[str, Any]:
+        deadline, loop, latest = Deadline(settings.job_timeout_s), asyncio.get_running_loop(), _Latest()
+
+        def on_progress(progress: JobProgress) -> None:
+            latest.set(progress)
+            if progress.is_nearly_done:
+                loop.call_soon_threadsafe(on_nearly_done)
+
+        work = asyncio.create_task(asyncio.to_thread(run, job, deadline, on_progress))
         updates = None if send is None else asyncio.create_task(latest.send_until(work, functools.partial(send, job)))
         try:
             return await asyncio.shield(work)
@@ -80,6 +93,10 @@ def make_handler(runner: Runner, settings: Settings, send: SendProgress | None =
                 await _end(updates)
 
     return handle
+
+
+def _do_nothing() -> None:
+    pass
 
 
 class _Latest:
@@ -128,11 +145,13 @@ class LeavingWorker:
         self._jobs = 0
         self.config: dict[str, Any] = {"handler": self.handle}
 
-    async def handle(self, job: RunPodJob) -> dict[str, Any]:
+    async def handle(self, job: RunPodJob, on_nearly_done: Callable[[], None] = _do_nothing) -> dict[str, Any]:
         """Is the handler that the SDK calls."""
+        if self._comfyui.unfit.is_set():  # since this job was taken
+            raise asyncio.CancelledError  # the SDK reports nothing, so RunPod gives the job to another worker
         self._jobs += 1
         try:
-            reply = await self._handle(job)
+            reply = await self._handle(job, on_nearly_done)
             if "error" in reply:
                 await asyncio.to_thread(self._give_up_without_weights)
             return reply

@@ -6,8 +6,10 @@ Each start and each graph takes the first entry of its list in the plan off, and
     graphs: "" or "die before" (killed instead of accepting), "die" (killed at the first step), "stop" (SIGSTOP
         instead of accepting), "hang" (SIGSTOP at the first step), "slow" (three seconds), "500", "thread" (the
         thread that runs graphs dies), or the text of an exception of torch, as ComfyUI reports it:
-        "torch.OutOfMemoryError: CUDA out of memory"
+        "torch.OutOfMemoryError: CUDA out of memory"; after "late " it comes from the last node
 
+With `picture`, the path of a PNG, each picture is that one instead of an empty one of the size that was asked for;
+`decoding_s` is how long a picture takes after the last step of the sampler.
 With `sticky`, an exception that names CUDA repeats until the process ends, as torch's do. `device` is what it says that
 it runs on.
 """
@@ -30,7 +32,16 @@ from aiohttp import web
 PLAN = Path(__file__).with_name("plan.json")
 TRANSCRIPT = Path(__file__).with_name("success.json")
 RECORDED_IN = Path(__file__).parent / "handler" / "comfyui" / "transcripts" / "success.json"
-NOTHING_PLANNED = {"starts": [], "graphs": [], "frees": [], "sticky": False, "device": "cpu", "seen": []}
+NOTHING_PLANNED = {
+    "starts": [],
+    "graphs": [],
+    "frees": [],
+    "sticky": False,
+    "device": "cpu",
+    "picture": "",
+    "decoding_s": 0,
+    "seen": [],
+}
 ACCEPTED_S = 0.05  # until the answer that accepts a graph has been sent
 ALPHA = {"under_half": 0.6, "border_transparent": 1.0, "minimum": 0.0, "maximum": 1.0}  # newer than the transcript
 
@@ -49,7 +60,7 @@ def install(folder, **plan):
 
 
 def png_of(graph):
-    """Returns an empty RGBA PNG of the graph's size, as the frame that carries it."""
+    """Returns an empty RGBA PNG of the graph's size."""
     width, height = next(
         (node["inputs"]["width"], node["inputs"]["height"]) for node in graph.values() if "width" in node["inputs"]
     )
@@ -59,8 +70,7 @@ def png_of(graph):
 
     rows = zlib.compress(bytes(height * (1 + 4 * width)))
     head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    return struct.pack(">II", 1, 2) + png
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def planned(name):
@@ -79,6 +89,9 @@ class Fake:
         self.loop = asyncio.new_event_loop()
         self.sockets, self.runs, self.stuck = {}, queue.Queue(), ""
         self.running = ""
+        plan = json.loads(PLAN.read_text())
+        self.decoding_s = plan["decoding_s"]
+        self.picture = Path(plan["picture"]).read_bytes() if plan["picture"] else b""
         self.recorded = json.loads(TRANSCRIPT.read_text())
 
     async def websocket(self, request):
@@ -118,11 +131,13 @@ class Fake:
     def prompt_worker(self):
         while True:
             body, fault = self.runs.get()
-            kind, _, message = fault.partition(": ")
+            kind, _, message = fault.removeprefix("late ").partition(": ")
+            fails_at = "executed" if fault.startswith("late ") else "progress"
             time.sleep(ACCEPTED_S)
             for frame in self.recorded["frames"]:
                 if "binary" in frame:
-                    self.send(body, png_of(body["prompt"]))
+                    time.sleep(self.decoding_s)
+                    self.send(body, struct.pack(">II", 1, 2) + (self.picture or png_of(body["prompt"])))
                     continue
                 data = json.loads(frame["text"].replace(self.recorded["prompt_id"], body["prompt_id"]))
                 if data["type"] == "executed":
@@ -135,7 +150,7 @@ class Fake:
                     time.sleep(3)
                 if data["type"] == "progress" and fault == "thread":
                     raise RuntimeError("CUDA error: an illegal memory access was encountered")
-                if data["type"] == "progress" and message:
+                if data["type"] == fails_at and message:
                     self.stuck = fault if "CUDA error" in fault and json.loads(PLAN.read_text())["sticky"] else ""
                     error = {"prompt_id": body["prompt_id"], "node_type": "KSampler", "exception_type": kind}
                     self.send(body, {"type": "execution_error", "data": {**error, "exception_message": message}})

@@ -129,7 +129,7 @@ def _printed(handle: serverless.Handler, results: list[dict[str, Any]]) -> serve
     A result is one line of JSON on standard output; on a terminal, long strings are cut.
     """
 
-    async def handle_and_print(job: serverless.RunPodJob) -> dict[str, Any]:
+    async def handle_and_print(job: serverless.RunPodJob, *_: Any) -> dict[str, Any]:
         output = await handle(job)
         error = output.get("error")
         result = {"id": job.get("id")} | (

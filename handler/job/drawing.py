@@ -65,7 +65,7 @@ class Drawing:
 
     def follow(self, run: Run) -> None:
         """Looks at the run after a message of ComfyUI."""
-        self._show(self.progress.after(run))
+        self._show(self.progress.after(run, self.planned.workflow.samplers))
         if self.on_run is not None:
             self.on_run(run)
 

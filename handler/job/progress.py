@@ -1,6 +1,6 @@
 """How far a job is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
@@ -38,15 +38,22 @@ class JobProgress:
     image: int = 1
     images: int = 1
 
-    def after(self, run: Run) -> Self:
-        """Returns the progress after a message of ComfyUI."""
+    @property
+    def is_nearly_done(self) -> bool:
+        """Whether the last picture has been sampled."""
+        return self.stage in {Stage.DECODING, Stage.ENCODING} and self.image == self.images
+
+    def after(self, run: Run, samplers: Set[str]) -> Self:
+        """Returns the progress after a message of ComfyUI; `samplers` are the graph's nodes that sample."""
         if run.node is None:
             return self
         if run.node == run.output_node:
             return replace(self, stage=Stage.ENCODING)
         if run.progress is not None:
             return replace(self, stage=Stage.SAMPLING, step=run.progress.value, steps=run.progress.maximum)
-        return replace(self, stage=Stage.DECODING if self.steps else Stage.LOADING)
+        if not self.steps:
+            return replace(self, stage=Stage.LOADING)
+        return self if samplers - run.seconds.keys() else replace(self, stage=Stage.DECODING)
 
 
 OnProgress = Callable[[JobProgress], None]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from handler.workflow import lint
@@ -13,6 +14,7 @@ from handler.workflow.parameters import NO_CHECKS, Request, parse, schema_of
 from handler.workflow.places import Place, Places
 
 CHOICE = "workflow"  # the parameter that names a stored workflow
+SAMPLED = "latent_image"  # input of KSampler and of ComfyUI's other samplers
 METADATA = "metadata"  # input of the output node: whether it writes text chunks
 
 
@@ -60,6 +62,11 @@ class Workflow:
     _size: tuple[Place, Place]
     layout: Layout | None = None
     alternatives: tuple["Workflow", ...] = ()
+
+    @cached_property
+    def samplers(self) -> frozenset[str]:
+        """Ids of the nodes that sample, all of which take a latent image to start from."""
+        return frozenset(node for node, entry in self._needed.items() if SAMPLED in entry["inputs"])
 
     def with_alternatives(self, others: Sequence["Workflow"]) -> "Workflow":
         """Returns the workflow with a parameter that chooses between it and the others."""

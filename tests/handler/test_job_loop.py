@@ -1,8 +1,10 @@
 """How a worker reports results while RunPod's side has trouble."""
 
 import asyncio
+import json
 
 import aiohttp
+import pydantic_core
 import pytest
 import tenacity
 from aiohttp import web
@@ -39,7 +41,7 @@ def report(monkeypatch):
 
     async def post(receiver):
         async with aiohttp.ClientSession() as session:
-            await job_loop.report(session, f"http://{receiver.address}/done", "{}")
+            await job_loop.report(session, f"http://{receiver.address}/done", b"{}", "job")
 
     return lambda receiver: asyncio.run(post(receiver))
 
@@ -58,3 +60,12 @@ def test_a_report_is_given_up(report, plan, tries):
     with Receiver(*plan) as receiver, pytest.raises(aiohttp.ClientError):
         report(receiver)
     assert len(receiver.bodies) == tries
+
+
+def test_a_reply_is_sent_but_not_printed():
+    """The SDK formats each reply for a debug log, even if that is off."""
+    from handler.job_loop import Unprinted  # as above
+
+    reply = Unprinted({"image_base64": "x" * 1000, "seed": 7})
+    assert str({"output": reply}) == "{'output': <reply with image_base64, seed>}"
+    assert pydantic_core.to_json({"output": reply}) == json.dumps({"output": reply}, separators=(",", ":")).encode()

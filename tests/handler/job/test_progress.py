@@ -1,6 +1,7 @@
 """How far a job is, from what the real ComfyUI sent (tests/handler/comfyui/transcripts)."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from recorded_runs import recorded_run
@@ -11,9 +12,12 @@ from handler.job.progress import Stage
 from handler.job.seeds import Draw
 from handler.workflow.parameters import Request
 
+SAMPLER, DECODER = "6", "7"  # in the transcripts
 
-def drawing_of(seen, image=1, number=None):
-    return Drawing(PlannedPicture(None, Request({}, number), Draw({}, None), image), Deadline(60), seen.append)
+
+def drawing_of(seen, image=1, number=None, samplers=frozenset({SAMPLER})):
+    workflow = SimpleNamespace(samplers=samplers)
+    return Drawing(PlannedPicture(workflow, Request({}, number), Draw({}, None), image), Deadline(60), seen.append)
 
 
 def replay(drawing, name):
@@ -33,6 +37,26 @@ def test_the_stages_of_a_recorded_run():
     assert sampled == sorted(set(sampled))  # ComfyUI itself leaves some out
     assert seen[-1].step == seen[-1].steps > 1
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("image", "number", "samplers", "first"),
+    [
+        (1, None, {SAMPLER}, Stage.DECODING),
+        (1, 2, {SAMPLER}, None),  # another picture follows
+        (2, 2, {SAMPLER}, Stage.DECODING),
+        (1, None, {SAMPLER, DECODER}, Stage.DECODING),  # "8" decodes, after a second sampler
+        (1, None, {SAMPLER, "other"}, Stage.ENCODING),  # did not run
+    ],
+)
+def test_a_job_is_nearly_done_after_its_last_sampler(image, number, samplers, first):
+    """When the next job may be taken: from then on until the end."""
+    seen = []
+    drawing = drawing_of(seen, image, number, frozenset(samplers))
+    drawing.begin(Stage.LOADING)
+    replay(drawing, "success")
+    nearly = [progress.stage for progress in seen if progress.is_nearly_done]
+    assert nearly == ([] if first is None else [*Stage][[*Stage].index(first) : -1])
 
 
 @pytest.mark.parametrize("name", ["cached", "node_error", "interrupted"])
