@@ -1,6 +1,7 @@
 """One ComfyUI process, from its start to its end: what it prints, and why it ended."""
 
 import collections
+import contextlib
 import io
 import logging
 import re
@@ -49,6 +50,14 @@ class Child:
         """Whether it takes graphs."""
         return self.ready_s is not None and not self.reason
 
+    def became_ready(self) -> None:
+        """Notes that it takes graphs, and tells it so."""
+        self.ready_s = time.monotonic()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which `wait` notices
+                self.process.stdin.write(b"\n")
+                self.process.stdin.flush()
+
     def kill(self, reason: str) -> None:
         """Ends it at once; `wait` returns soon."""
         self.reason = reason
@@ -62,7 +71,8 @@ class Child:
             stage = "" if self.ready_s is not None else " while starting"
             self.reason = f"ComfyUI ended{stage}: {ending.reason(status, list(self.last_lines))}"
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
         self.client.close()
         self._scratch.cleanup()
         return status

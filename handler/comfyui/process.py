@@ -244,6 +244,6 @@ class ComfyProcess:
                 return
         log.info("ComfyUI ready", extra={"pid": child.process.pid})
         with self._changed:
-            child.ready_s = time.monotonic()
+            child.became_ready()
             self.unfit.clear()
             self._changed.notify_all()

@@ -65,11 +65,12 @@ def test_vram_overrides_the_choice(vram, flags):
 
 
 def test_on_the_cpu_there_is_nothing_to_choose():
-    """--cpu and the measured environment; VRAM and ATTENTION are for GPUs."""
+    """--cpu and the measured environment; VRAM, ATTENTION and xformers are for GPUs."""
     chosen = options(on_cpu=True, vram="full", attention="pytorch")
-    assert chosen.arguments == ("--cpu", "--cache-classic")
+    assert chosen.arguments == ("--cpu", "--cache-classic", "--disable-xformers")
     assert chosen.environment == CPU_ENVIRONMENT
     assert chosen.attention is None
+    assert "--disable-xformers" not in options(on_cpu=True, comfyui_args="--use-split-cross-attention").arguments
 
 
 def test_threads_follow_the_quota():
