@@ -51,7 +51,7 @@ def measure(jobs: int, compared: int) -> dict[str, object]:
         "peers": worker_peers.compare(compared),
         "worker": worker_loops.runpod_loop(jobs),
         "serve": worker_loops.serve_loop(jobs),
-        "far_away": worker_loops.large_pictures(min(jobs, 100)),
+        "far_away": worker_loops.large_pictures(min(jobs // 2, 100)),
     }
 
 
