@@ -112,7 +112,10 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             await self._changed.wait()
             return None  # the SDK calls again, unless a stop signal came meanwhile
         jobs: list[RunPodJob] | None = await rp_scale.get_job(session)
-        self._undrawn.update(job["id"] for job in jobs or ())
+        if not jobs:
+            await asyncio.sleep(POLL_S)  # RunPod may answer at once while a job is in progress
+            return None
+        self._undrawn.update(job["id"] for job in jobs)
         return jobs
 
 

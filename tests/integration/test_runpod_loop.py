@@ -38,8 +38,7 @@ class SlowControlPlane(ControlPlane):
 
     async def _take(self, request):
         response = await super()._take(request)
-        if response.status == 200:
-            self.events.append("taken")
+        self.events.append("taken" if response.status == 200 else "empty")
         return response
 
 
@@ -72,6 +71,18 @@ def test_a_result_is_sent_while_the_next_job_is_drawn(worker):
     first_end = runpod.events.index("acknowledged")
     assert sorted(runpod.events[:first_end]) == ["result", "result", "taken", "taken"]
     assert runpod.events[:2] == ["taken", "taken"]  # the second job when the first one was nearly done
+
+
+def test_runpod_is_not_asked_without_a_pause(worker):
+    """It may answer at once that there is no job."""
+    with SlowControlPlane() as runpod:
+        runpod.poll_s = 0
+        worker(runpod)
+        while "empty" not in runpod.events:
+            time.sleep(0.05)
+        runpod.events.clear()
+        time.sleep(1)
+        assert 3 <= runpod.events.count("empty") <= 12
 
 
 def test_a_job_is_not_taken_before_the_last_one_is_nearly_done(worker):
