@@ -5,10 +5,10 @@ This file is executed by ComfyUI's Python:
 input. When it ends, even by SIGKILL, this side reads an end of file, removes the scratch folder, which the
 parent no longer can, and exits.
 
-ComfyUI's start makes a million objects that stay. Six times Python looks through all of them for garbage, and finds
-next to none: a sixth of the start. After the first picture, ComfyUI itself has it look, which delays the reply by a
-quarter of a second. So nothing is collected until the parent writes that ComfyUI is ready, and then these objects
-are left out.
+The start of ComfyUI leaves about a million objects, none of which is garbage. While they are made, Python's collector
+goes through all of them six times, which takes a sixth of the start, and ComfyUI has it go through them again after the
+first picture, which delays that by a quarter of a second. So the collector is off until the parent writes that ComfyUI
+is ready, and leaves these objects out from then on.
 
 Stop signals are for the parent, which lets the running job finish: `systemctl stop`, container runtimes and a
 terminal also send them to its children, so they are ignored here.
@@ -39,9 +39,7 @@ def at_parents_end(signum: int) -> Callable[[], None]:
 
 
 def follow_parent(scratch: str) -> None:
-    """Waits until the parent writes that ComfyUI is ready, and for its end; if this process is stopped then, it is
-    continued.
-    """
+    """Turns the garbage collector on when the parent writes, and ends this process, even if it is stopped, with it."""
     at_parents_end(signal.SIGCONT)()
     while os.read(sys.stdin.fileno(), 1024):
         gc.freeze()

@@ -51,7 +51,7 @@ class Child:
         return self.ready_s is not None and not self.reason
 
     def became_ready(self) -> None:
-        """Notes that it takes graphs, and tells it so."""
+        """Notes that it takes graphs, and tells it."""
         self.ready_s = time.monotonic()
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it has ended, which `wait` notices
