@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import requests
+import urllib3
 
 from handler.errors import ComfyBroken, WorkflowRejected
 from handler.workflow.graph import Graph
 
 ACCEPT_TIMEOUT_S = 5.0  # to connect, and to accept a graph; ComfyUI does both in milliseconds
 ANSWER_TIMEOUT_S = 3.0  # for requests that ComfyUI answers from memory
+CONNECTIONS = 4  # kept open, for threads that ask at the same time
 NAMED_FAULTS = 5
 FILES_WAIT_S = 10.0  # for another part of this process to close files
 FILES_POLL_S = 0.1
@@ -45,12 +46,11 @@ class ComfyApi:
     def __init__(self, address: str) -> None:
         """`address` is `host:port`."""
         self._address = address
-        self._http = requests.Session()
-        self._http.trust_env = False  # a loopback connection must not go through a proxy
+        self._http = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)  # does not look for proxies
 
     def close(self) -> None:
         """Closes idle connections."""
-        self._http.close()
+        self._http.clear()
 
     def stats(self) -> Any:
         """Returns versions and devices."""
@@ -73,15 +73,15 @@ class ComfyApi:
         if chunks:
             body["extra_data"] = {"extra_pnginfo": chunks}
         response = self._request("POST", "/prompt", body, timeout_s)
-        if response.status_code >= 500:
-            raise ComfyBroken(f"ComfyUI answered a graph with HTTP {response.status_code}")
+        if response.status >= 500:
+            raise ComfyBroken(f"ComfyUI answered a graph with HTTP {response.status}")
         try:
             answer = response.json()
         except ValueError:
             answer = {}
         # A graph that is only partly valid gets a 200, and only the valid part would run.
-        if response.status_code != 200 or answer.get("node_errors"):
-            raise WorkflowRejected(_reason(answer, graph) or f"ComfyUI answered with HTTP {response.status_code}")
+        if response.status != 200 or answer.get("node_errors"):
+            raise WorkflowRejected(_reason(answer, graph) or f"ComfyUI answered with HTTP {response.status}")
 
     def interrupt(self, prompt_id: str) -> None:
         """Removes a run from the queue, or interrupts it at the next step or node."""
@@ -111,20 +111,23 @@ class ComfyApi:
     def _json(self, method: str, path: str) -> Any:
         response = self._request(method, path)
         try:
-            response.raise_for_status()
-            return response.json()
-        except requests.RequestException as exc:
-            raise NoAnswer(f"ComfyUI answered HTTP {response.status_code} without JSON") from exc
+            if response.status < 400:
+                return response.json()
+        except ValueError:
+            pass
+        raise NoAnswer(f"ComfyUI answered HTTP {response.status} without JSON")
 
-    def _request(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> requests.Response:
+    def _request(
+        self, method: str, path: str, body: Any = None, timeout_s: float | None = None
+    ) -> urllib3.BaseHTTPResponse:
         timeout_s = timeout_s or ANSWER_TIMEOUT_S
         try:
             return with_files(
                 lambda: self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
             )
-        except requests.Timeout as exc:
+        except urllib3.exceptions.TimeoutError as exc:
             raise Busy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
-        except requests.RequestException as exc:
+        except urllib3.exceptions.HTTPError as exc:
             raise NoAnswer(f"ComfyUI does not answer: {type(exc).__name__}") from exc
 
 
@@ -159,7 +162,7 @@ def with_files(connect: Callable[[], Connected]) -> Connected:
     while True:
         try:
             return connect()
-        except OSError as exc:  # those of requests are, too
+        except (OSError, urllib3.exceptions.HTTPError) as exc:
             if not _lacks_files(exc):
                 raise
             if time.monotonic() > end_s:
