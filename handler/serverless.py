@@ -109,10 +109,13 @@ class _Latest:
         self._progress = progress
 
     async def send_until(self, work: asyncio.Task[Any], send: Callable[[JobProgress], Awaitable[None]]) -> None:
-        """Sends the progress whenever it has changed, at most once in UPDATE_S, until `work` ends."""
+        """Sends the progress whenever it has changed, at most once in UPDATE_S, until `work` ends.
+
+        It is not sent when the job is nearly done, because the result would have to wait for it.
+        """
         sent = None
         while not work.done():
-            if self._progress is not None and self._progress != sent:
+            if self._progress is not None and self._progress != sent and not self._progress.is_nearly_done:
                 sent = self._progress
                 await send(sent)
             await asyncio.wait([work], timeout=UPDATE_S)

@@ -37,6 +37,8 @@ class Scripted:
         for step in range(1, 61):
             on_progress(JobProgress(Stage.SAMPLING, step, 60))
             deadline.sleep(self.lasts_s / 60)
+        on_progress(JobProgress(Stage.DECODING, 60, 60))
+        deadline.sleep(2 * UPDATE_S)
         deadline.left_s()
         return [b"\x89PNG\r\n\x1a\n"], Outcome((PictureFacts("alpha_1_abcdef.png", {"seed": 7}, {}),))
 
@@ -61,18 +63,20 @@ def handled(send, lasts_s, cancel_after_s=None):
 
 
 def test_progress_is_sent_at_most_once_a_second_and_never_after_the_result():
-    """Each update is newer than the one before."""
+    """Each update is newer than the one before; none is sent while the picture is decoded."""
     sent = []
 
     async def send(job, progress):
-        sent.append((time.monotonic(), job, progress.step))
+        sent.append((time.monotonic(), job, progress))
 
     returned_s = handled(send, lasts_s=3.5 * UPDATE_S)
-    times_s, jobs, steps = zip(*sent, strict=True)
+    times_s, jobs, updates = zip(*sent, strict=True)
+    steps = [progress.step for progress in updates]
     assert len(sent) >= 2
     assert all(later - earlier > 0.9 * UPDATE_S for earlier, later in itertools.pairwise(times_s))
     assert times_s[-1] < returned_s
-    assert list(steps) == sorted(set(steps))
+    assert steps == sorted(set(steps))
+    assert {progress.stage for progress in updates} == {Stage.SAMPLING}
     assert jobs[0] == JOB
 
 
@@ -82,7 +86,7 @@ def test_an_update_in_flight_arrives_before_the_result():
 
     async def send(job, progress):
         began.append(time.monotonic())
-        await asyncio.sleep(0.4)  # longer than the job lasts
+        await asyncio.sleep(0.9)  # longer than the job lasts
         arrived.append(time.monotonic())
 
     returned_s = handled(send, lasts_s=0.2)
