@@ -151,7 +151,7 @@ class LeavingWorker:
     async def handle(self, job: RunPodJob, on_nearly_done: Callable[[], None] = _do_nothing) -> dict[str, Any]:
         """Is the handler that the SDK calls."""
         if self._comfyui.unfit.is_set():  # since this job was taken
-            raise asyncio.CancelledError  # the SDK reports nothing, so RunPod gives the job to another worker
+            raise asyncio.CancelledError  # the SDK reports nothing, so RunPod can give the job to another worker
         self._jobs += 1
         try:
             reply = await self._handle(job, on_nearly_done)
