@@ -1,7 +1,9 @@
 """The page at / in Chromium, against the real server; without a worker: tests/handler/server/test_web_page.py."""
 
 import io
+import os
 
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -90,3 +92,36 @@ def test_a_job_can_be_cancelled(server, open_page):
     expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=MINUTE_MS)
     choose_size(page, "128")
     draw(page, "a red apple")
+
+
+def test_a_picture_of_the_callers_is_used(server, open_page, tmp_path):
+    """A workflow with an input picture asks for one, shows it behind the result, and keeps it for the next seed.
+
+    It is as large as the server accepts, so two jobs are more than the browser keeps of unfinished ones.
+    """
+    background, noisy = tmp_path / "background.png", Image.frombytes("RGB", (1450, 1010), os.urandom(3 * 1450 * 1010))
+    noisy.paste((32, 160, 96), (0, 0, 400, 400))
+    noisy.save(background)
+    page = open_page(server.url, viewport={"width": 1200, "height": 900})
+    page.get_by_label("Workflow").select_option("foreground_on_background")
+    page.get_by_role("button", name="Draw").click()
+    expect(page.locator("#file:invalid")).to_have_count(1)
+    page.get_by_label("background image").set_input_files(background)
+    expect(page.get_by_alt_text("The picture that is used")).to_be_visible()
+    page.get_by_label("Pictures", exact=True).fill("2")
+    draw(page, "a red apple")
+    page.get_by_label("Background", exact=True).select_option("Input picture")
+    stage = page.locator("#stage").bounding_box()
+    shot = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
+    inside = int(stage["width"] / 2 - stage["height"] / 2 + 8)  # the picture is square, and as high as the stage
+    assert shot.getpixel((inside, 8)) == pytest.approx((32, 160, 96), abs=2)  # scaled twice
+    page.screenshot(path=tmp_path / "given.png", full_page=True)
+    expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()  # it would have the whole picture
+    page.reload()
+    page.locator("#last button").first.click()
+    page.get_by_role("button", name="Same with next seed").click()
+    expect(page.get_by_role("status")).to_contain_text("done in", timeout=MINUTE_MS)
+    expect(page.locator("#facts")).to_contain_text("seed 9")
+    page.get_by_label("Workflow").select_option("")
+    draw(page, "a blue fish")
+    expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()

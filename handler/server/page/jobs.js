@@ -3,6 +3,7 @@
 import {call, Fault} from "./api.js";
 
 const KEPT = "layerdiffuse-alpha.jobs";
+const KEPT_CHARACTERS = 10_000;  // of a value; a picture would not fit
 const POLL_MS = 150, SLOWEST_POLL_MS = 5000, TRIES = 30;
 const IDLE_POLLS = 6;  // without progress, before the page asks for the place in the queue and whether ComfyUI restarts
 const STAGES = {starting: "ComfyUI starts", loading: "loading the model"};  // others are shown as they are called
@@ -14,9 +15,9 @@ export const forget = job => keep(unfinished().filter(other => other.id !== job.
 
 export async function submit(request) {
   const {id} = await call("POST", "v2/page/run", {input: request});
-  const job = {id, request};
-  keep([...unfinished(), job]);
-  return job;
+  const texts = Object.entries(request).filter(([, value]) => String(value).length <= KEPT_CHARACTERS);
+  keep([...unfinished(), {id, request: Object.fromEntries(texts)}]);
+  return {id, request};
 }
 
 export const cancel = job => call("POST", "v2/page/cancel/" + job.id);

@@ -1,6 +1,7 @@
 // The form, the actions, and what happens when.
 
 import {call} from "./api.js";
+import * as input from "./input.js";
 import * as jobs from "./jobs.js";
 import {snippets} from "./snippets.js";
 import * as store from "./store.js";
@@ -29,26 +30,28 @@ async function loadLimits() {
   const description = await call("GET", "openapi.json");
   const resolve = schema => schema.$ref ? description.components.schemas[schema.$ref.split("/").pop()] : schema;
   const schema = resolve(description.paths["/alpha/v1/txt2img"].post.requestBody.content["application/json"].schema);
-  const [input, ...others] = (schema.anyOf ?? [schema]).map(resolve);  // the first is the default workflow's
+  const [first, ...others] = (schema.anyOf ?? [schema]).map(resolve);  // the first is the default workflow's
   for (const [name, id] of Object.entries(FIELDS)) {
-    const {minimum, maximum, multipleOf, default: usual} = input.properties[name] ?? {};
+    const {minimum, maximum, multipleOf, default: usual} = first.properties[name] ?? {};
     Object.assign($(id), {min: minimum ?? "", max: maximum ?? "", placeholder: usual ?? ""});
     if (multipleOf) $(id).step = multipleOf;
   }
-  const isDemo = input["x-profile"] === "tiny";
-  const {width: usualWidth, height: usualHeight} = input.properties;
+  const isDemo = first["x-profile"] === "tiny";
+  const {width: usualWidth, height: usualHeight} = first.properties;
   const usual = usualWidth && usualHeight ? `default (${usualWidth.default} x ${usualHeight.default})` : "default";
-  const sizes = Object.entries(input.properties.size?.["x-presets"] ?? {});
+  const sizes = Object.entries(first.properties.size?.["x-presets"] ?? {});
   if (isDemo) $("width").max = $("height").max = Math.max(...sizes.flatMap(([, size]) => Object.values(size)));
   const options = sizes.map(([name, {width, height}]) => {
     const [shape, ...ratio] = name.split("_");
     return new Option(`${shape} ${ratio.join(":")} (${width} x ${height})`.replace("  ", " "), name);
   });
   $("size").replaceChildren(new Option(usual, ""), ...options, new Option("other…", OTHER_SIZE));
-  const isFilled = name => name === "prompt" || name === "workflow";  // the page has no field for a picture
-  const workflows = others.filter(({required}) => required.every(isFilled)).map(({properties}) => properties.workflow.const);
-  $("workflows").hidden = !workflows.length;
-  $("workflow").replaceChildren(new Option(input.properties.workflow?.default, ""), ...workflows.map(name => new Option(name, name)));
+  const isFilled = schema => schema.required.every(name => ["prompt", "workflow", input.fieldOf(schema)].includes(name));
+  const offered = others.filter(isFilled), names = offered.map(({properties}) => properties.workflow.const);
+  $("workflows").hidden = !offered.length && !input.fieldOf(first);
+  $("workflow").replaceChildren(new Option(first.properties.workflow?.default ?? "", ""), ...names.map(name => new Option(name, name)));
+  $("workflow").onchange = () => input.use([first, ...offered][$("workflow").selectedIndex]);
+  $("workflow").onchange();
   $("demo").hidden = !isDemo;
   isReady = true;
 }
@@ -65,7 +68,7 @@ function readForm() {
   if ($("seed").value) request.seed = Number($("seed").value);
   if ($("format").value !== "png") request.output_format = $("format").value;
   if ($("trim").checked) request.trim = true;
-  return request;
+  return {...request, ...input.read()};
 }
 
 function fillForm(request) {
@@ -74,6 +77,8 @@ function fillForm(request) {
   $("size").value = request.size ?? (request.width || request.height ? OTHER_SIZE : "");
   $("pixels").hidden = $("size").value !== OTHER_SIZE;
   $("workflow").value = request.workflow ?? "";
+  $("workflow").onchange();
+  input.fill(request);
   $("seed").value = request.seed ?? "";
   $("format").value = request.output_format ?? "png";
   $("trim").checked = Boolean(request.trim);
@@ -144,6 +149,7 @@ function stop() {
 function show(picture) {
   view.show(picture);
   $("actions").hidden = false;
+  for (const button of document.querySelectorAll("[data-snippet]")) button.hidden = Boolean(input.pictureOf(picture.request));
   const {request, info, blob} = picture, {width, height} = info.picture ?? info;
   const percent = share => Math.round(100 * share) + " %";
   const size = blob ? `${Math.round(blob.size / 1000)} kB, ` : "in the bucket, ";

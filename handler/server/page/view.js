@@ -1,5 +1,7 @@
 // The shown picture: backgrounds, alpha only, zoom, dragging it out.
 
+import {pictureOf} from "./input.js";
+
 const $ = id => document.getElementById(id);
 const GROUNDS = ["board", "white", "black", "colour", "photo"];
 let shown = null, source = "";
@@ -14,6 +16,9 @@ export function show(picture) {
 }
 
 export function paint() {
+  const option = $("ground").querySelector("[value=given]");
+  option.hidden = !shown || !pictureOf(shown.request) || Boolean(shown.request.trim);
+  if (option.hidden && option.selected) $("ground").value = "board";
   const chosen = $("ground").value, stage = $("stage"), zoom = Number($("zoom").value);
   stage.className = "stage";
   stage.classList.toggle("all", chosen === "all");
@@ -32,19 +37,36 @@ function panel(ground, zoom) {
     text.textContent = "No picture yet";
     box.append(text);
   } else {
+    if (ground === "given") box.append(given(zoom));
     box.append(image(zoom));
   }
   return box;
 }
 
+function given(zoom) {  // the input picture, scaled and cropped as the worker did
+  const canvas = document.createElement("canvas"), input = new Image();
+  const {width, height} = shown.info;
+  Object.assign(canvas, {width, height});
+  enlarge(canvas, width, height, zoom);
+  input.onload = () => {
+    const scale = Math.max(width / input.naturalWidth, height / input.naturalHeight);
+    const [inputWidth, inputHeight] = [input.naturalWidth * scale, input.naturalHeight * scale];
+    canvas.getContext("2d").drawImage(input, (width - inputWidth) / 2, (height - inputHeight) / 2, inputWidth, inputHeight);
+  };
+  input.src = pictureOf(shown.request);
+  return canvas;
+}
+
+function enlarge(element, width, height, zoom) {  // one pixel of the picture on `zoom` pixels of the screen
+  if (!zoom) return;
+  element.style.width = width * zoom / devicePixelRatio + "px";
+  element.style.height = height * zoom / devicePixelRatio + "px";
+}
+
 function image(zoom) {
   const img = new Image();
   img.alt = shown.request.prompt;
-  img.onload = () => {  // one pixel of the picture on `zoom` pixels of the screen
-    if (!zoom) return;
-    img.style.width = img.naturalWidth * zoom / devicePixelRatio + "px";
-    img.style.height = img.naturalHeight * zoom / devicePixelRatio + "px";
-  };
+  img.onload = () => enlarge(img, img.naturalWidth, img.naturalHeight, zoom);
   img.ondragstart = event => {
     const type = shown.filename.endsWith(".webp") ? "image/webp" : "image/png";
     event.dataTransfer.setData("DownloadURL", `${type}:${shown.filename}:${img.src}`);

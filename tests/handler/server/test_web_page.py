@@ -189,7 +189,9 @@ def test_all_fields_are_sent_and_come_back(open_page, painted):
         }.items():
             page.get_by_label(label, exact=True).fill(value)
         page.get_by_label("Size").select_option("landscape_3_2")
-        expect(page.locator("#workflow option")).to_have_text(["txt2img_alpha", "txt2img_alpha_turbo"])
+        expect(page.locator("#workflow option")).to_have_text(
+            ["txt2img_alpha", "foreground_on_background", "txt2img_alpha_turbo"]
+        )
         page.get_by_label("Workflow").select_option("txt2img_alpha_turbo")
         page.get_by_label("Trim to the object").check()
         draw(page)
