@@ -110,6 +110,7 @@ def test_a_picture_of_the_callers_is_used(server, open_page, tmp_path):
     expect(page.get_by_alt_text("The picture that is used")).to_be_visible()
     page.get_by_label("Pictures", exact=True).fill("2")
     draw(page, "a red apple")
+    expect(page.locator("#last img")).to_have_count(2, timeout=MINUTE_MS)
     page.get_by_label("Background", exact=True).select_option("Input picture")
     stage = page.locator("#stage").bounding_box()
     shot = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
