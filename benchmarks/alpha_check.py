@@ -140,7 +140,7 @@ def all_cases() -> list[Case]:
     """Returns 400 jobs that name one of 24 kinds and one of 12 colours, and 100 whose prompts name neither."""
     cases = []
     for number in range(NAMED):
-        named = tiny_quality.case(number)
+        named = tiny_quality.nth_case(number)
         group = "soft kind" if named.kind in sprites.SOFT else "hard kind"
         cases.append(_varied(number, group, named.prompt, named.seed))
     for prompt in FOREIGN:

@@ -53,7 +53,7 @@ def main() -> None:
     seeds = range(options.first, options.first + options.count)
     try:
         with Progress(console=Console(stderr=True)) as bars:
-            for case in bars.track([tiny_quality.case(seed) for seed in seeds]):
+            for case in bars.track([tiny_quality.nth_case(seed) for seed in seeds]):
                 graph = workflow.render({"prompt": case.prompt, "seed": case.seed, "width": SIZE, "height": SIZE})
                 for passes in (0, *PASSES):  # 0: fills the cache and is not counted
                     graph[decoder]["inputs"]["passes"] = passes or 4

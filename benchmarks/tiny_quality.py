@@ -1,6 +1,6 @@
 """How good the tiny model is: 200 pictures through the stored workflow, with the patch and without it, judged.
 
-Also draws prompts about things that it has not learned.
+Also draws the kinds that it learned later, in each colour, and things that it has not learned.
 
 .venv/bin/python benchmarks/tiny_quality.py [--count 200] [--first SEED] [--out FOLDER] [--sheet PNG [--before FOLDER]]
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def main() -> int:
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first pictures")
     parser.add_argument("--before", type=Path, help="folder with the same pictures of other weights, for the sheet")
     options = parser.parse_args()
-    cases = [case(seed) for seed in range(options.first, options.first + options.count)]
+    cases = [nth_case(seed) for seed in range(options.first, options.first + options.count)]
+    later = [case(seed, *pair) for seed, pair in enumerate(product(list(sprites.KINDS)[FIRST_KINDS:], sprites.COLOURS))]
     unknown = [Case(prompt, "", "", seed) for seed, prompt in enumerate(UNKNOWN_PROMPTS)]
     folders = {"with the patch": options.out / "with", "without": options.out / "without"}
     console = Console(highlight=False)
@@ -83,25 +85,33 @@ def main() -> int:
             name: pool.submit(draw, cases, folder, name == "with the patch", bars) for name, folder in folders.items()
         }
         paths = {name: future.result() for name, future in drawn.items()}
+        new = draw(later, options.out / "later", True, bars)
         stray = draw(unknown, options.out / "unknown", True, bars)
     table = Table("", *paths, box=None)
-    columns = {}
-    for name, pictures in paths.items():
-        judged = judge(pictures)
-        columns[name] = {**measure(cases, pictures, judged["kinds"]), **accuracies(judged)}
+    judged = judge([*folders.values(), options.out / "later"])
+    *kinds, new_kinds = judged["kinds"]
+    columns = {
+        name: {**measure(cases, pictures, found), **accuracies(judged)}
+        for (name, pictures), found in zip(paths.items(), kinds, strict=True)
+    }
     for row in columns["without"]:
         table.add_row(row, *(columns[name][row] for name in paths))
     console.print(table)
+    console.print(f"later kinds, {len(later)} pictures:", shares(later, new, new_kinds))
     console.print(f"out-of-domain prompts that are transparent: {share_transparent(stray):.1%} of {len(stray)}")
     if options.sheet:
         sheet(cases, paths["with the patch"], options.before).save(options.sheet)
     return 0
 
 
-def case(seed: int) -> Case:
+def nth_case(seed: int) -> Case:
     """Returns a case; kinds and colours take turns."""
     kinds, colours = list(sprites.KINDS)[:FIRST_KINDS], list(sprites.COLOURS)
-    kind, colour = kinds[seed % len(kinds)], colours[(seed + seed // len(kinds)) % len(colours)]
+    return case(seed, kinds[seed % len(kinds)], colours[(seed + seed // len(kinds)) % len(colours)])
+
+
+def case(seed: int, kind: str, colour: str) -> Case:
+    """Returns a case whose phrasing depends on the seed."""
     return Case(prompts.plain(kind, colour, np.random.default_rng(seed)), kind, colour, seed)
 
 
@@ -163,10 +173,10 @@ def checkerboard() -> Image.Image:
     return Image.fromarray(np.where((x + y) % 2, 205, 250).astype(np.uint8))
 
 
-def judge(pictures: list[Path]) -> dict[str, Any]:
-    """Returns the results of training/judge.py."""
+def judge(folders: list[Path]) -> dict[str, Any]:
+    """Returns the results of training/judge.py for all pictures of these folders."""
     python = ROOT / ".training/venv/bin/python"
-    command = [python, "-m", "training", "judge", "--pictures", pictures[0].parent]
+    command = [python, "-m", "training", "judge", "--pictures", *folders]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -176,12 +186,20 @@ def measure(cases: list[Case], pictures: list[Path], kinds: list[str]) -> dict[s
     soft = [picture for picture, case in zip(rgba, cases, strict=True) if case.kind in sprites.SOFT]
     hard = [picture for picture, case in zip(rgba, cases, strict=True) if case.kind in OUTLINED]
     return {
-        "named colour": share(rgba, cases, lambda picture, case: colour_of(picture) == case.colour),
-        "named kind": share(kinds, cases, lambda kind, case: kind == case.kind),
-        "transparent border": share(rgba, cases, lambda picture, _: has_transparent_border(picture)),
+        **shares(cases, pictures, kinds),
         "steepness of outlines": f"{np.nanmean([steepness(picture[..., 3]) for picture in hard]):.3f}",
         "soft kinds that are soft": share(soft, soft, lambda picture, _: softness(picture) >= 0.1),
         "soft pixels of soft kinds": f"{np.mean([softness(picture) for picture in soft]):.0%}",
+    }
+
+
+def shares(cases: list[Case], pictures: list[Path], kinds: list[str]) -> dict[str, str]:
+    """Returns the rows that apply to all kinds."""
+    rgba = [np.asarray(Image.open(path), np.float32) / 255 for path in pictures]
+    return {
+        "named colour": share(rgba, cases, lambda picture, case: colour_of(picture) == case.colour),
+        "named kind": share(kinds, cases, lambda kind, case: kind == case.kind),
+        "transparent border": share(rgba, cases, lambda picture, _: has_transparent_border(picture)),
     }
 
 

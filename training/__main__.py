@@ -1,4 +1,4 @@
-"""Trains the tiny model: python -m training STAGE …; judges pictures: python -m training judge --pictures FOLDER"""
+"""Trains the tiny model: python -m training STAGE …; judges pictures: python -m training judge --pictures FOLDER…"""
 
 import argparse
 import importlib
@@ -14,7 +14,7 @@ def main() -> int:
     """Runs the stages that the command line names, in order."""
     parser = argparse.ArgumentParser(prog="scripts/train", description="Train the tiny model, stage by stage.")
     parser.add_argument("stages", nargs="*", choices=[*STAGES, "export", "judge"], help="default: all, then export")
-    parser.add_argument("--pictures", type=Path, help="folder of RGBA pictures to judge")
+    parser.add_argument("--pictures", type=Path, nargs="+", help="folders of RGBA pictures to judge")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--state", type=Path, default=ROOT / ".training" / "state", help="folder to continue from")
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="number of steps of each stage, instead of its own")
     options = parser.parse_args()
     if "judge" in options.stages and options.pictures is None:
-        parser.error("judge needs --pictures FOLDER")
+        parser.error("judge needs --pictures FOLDER…")
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]  # what ComfyUI reads
     packs = ROOT / "custom_nodes"
     sys.path[:0] = [str(ROOT / ".comfyui/app"), str(packs / "tiny_sdxl"), str(packs / "layerdiffuse_alpha")]
@@ -47,7 +47,7 @@ def main() -> int:
         if stage == "judge":
             from training.judge import judge
 
-            print(judge(place, sorted(options.pictures.glob("*.png"))))
+            print(judge(place, options.pictures))
         else:
             importlib.import_module(f"training.{stage}").train(place)
     return 0

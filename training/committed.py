@@ -33,7 +33,7 @@ def unpack(place: Place, models: Path) -> None:
         "autoencoder": {"autoencoder": autoencoder},
         "transparency": {"encoder": offsets, "decoder": decoder},
         "diffusion": diffusion.parts(modules, attention),
-        "decoder": {"decoder": decoder},
+        "decoder": {"decoder": decoder, "picture_decoder": autoencoder.taesd_decoder},
         "layers": {
             name: low_rank.load_patch(
                 low_rank.attach(tiny.base_model(), layers.RANK, count * layers.CHANNELS),

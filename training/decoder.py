@@ -1,66 +1,101 @@
-"""Stage d: the transparent decoder again, now on the U-Net's output.
+"""Stage d: the autoencoder's decoder and the transparent decoder, together, on the U-Net's output.
 
 For latents of drawn sprites, alpha is known everywhere. For latents that the real sampler made, it is
 known at the most important places: one everywhere without the patch, and zero along the border with it.
 Guidance shifts the level of transparent areas, and only these latents show by how much.
+
+The encoder stays as it is, so latents do not change. The transparent decoder is small and sees the picture that the
+autoencoder decodes. Here this picture may change in its favour, as long as it remains right where it can be seen.
 """
+
+import copy
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from training import autoencoder as opaque_stage
 from training import dataset, patch, sampled, sprites, tiny, unet
-from training.autoencoder import trained_autoencoder
-from training.latents import Batch
-from training.loop import Losses, Settings, Stage, load_average, start_of
+from training.latents import SIZES, Batch
+from training.loop import Losses, Settings, Stage, load_average
 from training.place import Place
 from training.transparency import decoder_losses, trained
-from training.unet import trained_base
 
-SETTINGS = Settings(steps=1000, learning_rate=4e-4, average=0.99)
-TRANSPARENT, OPAQUE = 5, 1
-SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 6, 1
+SETTINGS = Settings(steps=1000, learning_rate=3e-4, average=0.99)
+TRANSPARENT, OPAQUE = 5, 1  # pictures of 128x128 in a batch
+SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 4, 1
+SIDES = (128, 64)  # of square pictures; without small ones, the decoder took some of them for opaque
+SMALL_SHARE = 0.2  # of the batches
+CROPS = 4  # for the autoencoder's own loss
+PICTURE_WEIGHT = 0.5
 SIGMAS = (0.03, 0.8)  # noise that the U-Net removes again, leaving its typical errors
-SOFT_TIMES = 3.0  # soft kinds are drawn this often, because the decoder finds their colour hardest
+OFTEN = {**dict.fromkeys(sprites.SOFT, 3.0), "lace": 2.0}  # kinds whose colour or whose holes are difficult
 BORDER = 6  # pixels
 
 
 def train(place: Place) -> None:
-    """Trains the decoder and saves it in `decoder.pt`."""
+    """Trains both decoders and saves them in `decoder.pt`."""
     _, decoder = trained(place)
     decoder = decoder.requires_grad_(True).to(memory_format=torch.channels_last)
-    autoencoder = trained_autoencoder(place)
-    patched, base = patch.trained_patched(place), trained_base(place)
+    autoencoder = opaque_stage.trained_autoencoder(place)
+    before = copy.deepcopy(autoencoder.taesd_decoder)
+    picture_decoder = autoencoder.taesd_decoder.requires_grad_(True)
+    patched, base = patch.trained_patched(place), unet.trained_base(place)
     transparent, opaque = patch.latents(place), unet.latents(place)
-    from_patched = sampled.load(place, "patched", patched, transparent)
-    from_base = sampled.load(place, "base", base, opaque)
-
-    def decode(latent: torch.Tensor) -> torch.Tensor:
-        return autoencoder.taesd_decoder(latent).float()
+    from_patched = [sampled.load(place, "patched", patched, transparent, side) for side in SIDES]
+    from_base = [sampled.load(place, "base", base, opaque, side) for side in SIDES]
+    sizes = [size[:2] for size in SIZES]
+    drawn, backgrounds = place.sprites(), place.backgrounds()
 
     def some(latents: dataset.Floats, count: int, rng: np.random.Generator) -> torch.Tensor:
         chosen = latents[rng.integers(len(latents), size=count)].astype(np.float32)
         return torch.from_numpy(chosen).to(place.device)
 
     def loss(rng: np.random.Generator) -> Losses:
+        which = int(rng.random() < SMALL_SHARE)
+        size, times = sizes.index((SIDES[which], SIDES[which])), (SIDES[0] // SIDES[which]) ** 2
         with torch.no_grad(), place.autocast():
-            sprite = transparent.draw(TRANSPARENT, rng, often=sprites.SOFT, times=SOFT_TIMES)
-            plain = opaque.draw(OPAQUE, rng)
-            made, made_opaque = some(from_patched, SAMPLED_TRANSPARENT, rng), some(from_base, SAMPLED_OPAQUE, rng)
+            sprite, plain = transparent.draw(TRANSPARENT, rng, size, OFTEN), opaque.draw(OPAQUE, rng, size)
+            made = some(from_patched[which], SAMPLED_TRANSPARENT * times, rng)
+            made_opaque = some(from_base[which], SAMPLED_OPAQUE * times, rng)
             latent = torch.cat((left_over(patched, sprite, rng), left_over(base, plain, rng), made_opaque, made))
-            pictures = decode(latent)
             rgb, alpha = (place.tensor(part) for part in sprite.sprites.floats(sprite.index))
-            whole = torch.cat((decode(plain.latents), pictures[-len(made) - len(made_opaque) : -len(made)]))
-            border = border_of(made, pictures)
-            latent, pictures, border = rolled(latent, pictures, border, rng)
-            rgb = torch.cat((rgb, whole.clamp(0, 1), torch.zeros_like(pictures[-len(made) :])))
-            alpha = torch.cat((alpha, torch.ones_like(whole[:, :1]), torch.zeros_like(border)))
-            known = torch.cat((torch.ones_like(alpha[: -len(made)]), border))
+            whole = before(torch.cat((plain.latents, made_opaque))).float().clamp(0, 1)
+        with place.autocast():
+            pictures = picture_decoder(latent).float()
+        count = len(rgb)
+        same = rgb * alpha + dataset.GREY * (1 - alpha)
+        losses = {
+            "same picture": (alpha * (pictures[:count] - same).abs()).mean(),
+            "opaque picture": (pictures[count : count + len(whole)] - whole).abs().mean(),
+            **_fresh_losses(rng),
+        }
+        border = border_of(made, pictures)
+        latent, pictures, border = rolled(latent, pictures, border, rng)
+        rgb = torch.cat((rgb, whole, torch.zeros_like(pictures[-len(made) :])))
+        alpha = torch.cat((alpha, torch.ones_like(whole[:, :1]), torch.zeros_like(border)))
+        known = torch.cat((torch.ones_like(alpha[: -len(made)]), border))
         weight = alpha.clamp(min=0.01).sqrt()  # more than its alpha: smoke has little alpha, but it has a colour, too
-        return decoder_losses(decoder, pictures, latent, rgb, alpha, known, weight, place)
+        return {
+            **decoder_losses(decoder, pictures, latent, rgb, alpha, known, weight, place),
+            **{name: PICTURE_WEIGHT * value for name, value in losses.items()},
+        }
 
-    Stage("decoder", place.state, {"decoder": decoder}, place.settings(SETTINGS), loss, place.seed).run()
+    def _fresh_losses(rng: np.random.Generator) -> Losses:
+        """Of crops of opaque pictures, as in the stage `autoencoder`, that are encoded and decoded."""
+        index = rng.integers(len(drawn), size=CROPS)
+        fresh = place.tensor(opaque_stage.crop(opaque_stage.pictures_of(drawn, index, backgrounds, rng), rng))
+        with place.autocast():
+            code = autoencoder.taesd_encoder(fresh)
+            again = picture_decoder(code + opaque_stage.NOISE * torch.randn_like(code)).float()
+        return {
+            "fresh": F.l1_loss(again, fresh) + 4 * F.mse_loss(again, fresh),
+            "fresh edges": sum(F.l1_loss(again.diff(dim=d), fresh.diff(dim=d)) for d in (2, 3)),
+        }
+
+    modules = {"decoder": decoder, "picture_decoder": picture_decoder}
+    Stage("decoder", place.state, modules, place.settings(SETTINGS), loss, place.seed).run()
 
 
 def rolled(
@@ -97,17 +132,8 @@ def left_over(modules: dict[str, nn.Module], batch: Batch, rng: np.random.Genera
     return unet.denoise(modules["model"], noisy, sigmas, tiny.encode_text(modules["text"], batch.tokens))
 
 
-def trained_decoder(place: Place) -> nn.Module:
-    """Returns what this stage has trained. If it continued from other weights: the mean of those and the new ones.
-
-    The mean has most of the better colours, but does not take bright green things for opaque pictures, as the new
-    weights did. See arXiv 2109.01903, "Robust fine-tuning of zero-shot models".
-    """
-    state = place.state / "decoder.pt"
-    decoder, before = (tiny.transparent_decoder().to(place.device) for _ in range(2))
-    load_average(state, {"decoder": decoder})
-    if state.exists() and start_of(state).exists():
-        load_average(start_of(state), {"decoder": before})
-        for parameter, start in zip(decoder.parameters(), before.parameters(), strict=True):
-            parameter.data = (parameter.data + start.data) / 2
-    return decoder.requires_grad_(False)
+def trained_decoders(place: Place) -> dict[str, nn.Module]:
+    """Returns what this stage has trained, `decoder` and `picture_decoder`, frozen."""
+    decoders = {"decoder": tiny.transparent_decoder(), "picture_decoder": tiny.autoencoder().taesd_decoder}
+    load_average(place.state / "decoder.pt", decoders)
+    return {name: module.requires_grad_(False) for name, module in decoders.items()}

@@ -31,9 +31,12 @@ Tensors = dict[str, torch.Tensor]
 def train(place: Place) -> None:
     """Writes the files to `models/`, and the logs of the stages that have run to `training/log/`."""
     base = patch.trained_patched(place)
-    write(ROOT / "models" / CHECKPOINT, checkpoint(base, trained_autoencoder(place)))
+    decoders = decoder.trained_decoders(place)
+    autoencoder = trained_autoencoder(place)
+    autoencoder.taesd_decoder = decoders["picture_decoder"]
+    write(ROOT / "models" / CHECKPOINT, checkpoint(base, autoencoder))
     write(ROOT / "models" / PATCH, patch_file(base["patch"]))
-    write(ROOT / "models" / DECODER, decoder.trained_decoder(place).state_dict())
+    write(ROOT / "models" / DECODER, decoders["decoder"].state_dict())
     write(ROOT / "models" / ENCODER, transparency.trained(place)[0].state_dict())
     for name, adapters in layers.trained(place).items():
         write(ROOT / "models" / LAYERS[name], low_rank.patch_file(adapters))

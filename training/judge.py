@@ -1,6 +1,6 @@
 """Judges drawn pictures: a small classifier names the kind, and the decoder is measured on held-out sprites.
 
-`python -m training judge --pictures FOLDER` prints one line of JSON, for benchmarks/tiny_quality.py.
+`python -m training judge --pictures FOLDER…` prints one line of JSON, for benchmarks/tiny_quality.py.
 """
 
 import json
@@ -25,7 +25,7 @@ SETTINGS = Settings(steps=900, learning_rate=2e-3, average=0.99)
 BATCH = 48
 SIDE = 64
 OPAQUE_SHARE = 0.3
-DRAWINGS = 24 * 12 * 12
+DRAWINGS = 27 * 12 * 12
 
 
 class Classifier(nn.Sequential):
@@ -38,8 +38,8 @@ class Classifier(nn.Sequential):
         super().__init__(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(128 * 16, len(sprites.KINDS)))
 
 
-def judge(place: Place, pictures: list[Path]) -> str:
-    """Returns the results as JSON: the kind of each picture, and the accuracies of the judge."""
+def judge(place: Place, folders: list[Path]) -> str:
+    """Returns JSON: for each folder the kinds of its pictures, sorted by file name; and the accuracies of the judge."""
     classifier = trained_classifier(place)
     held_out = place.held_out()
     rgb, alpha = held_out.floats(np.arange(len(held_out)))
@@ -47,7 +47,7 @@ def judge(place: Place, pictures: list[Path]) -> str:
     over = dataset.over_background(rgb, alpha, backgrounds, np.random.default_rng(place.seed))
     return json.dumps(
         {
-            "kinds": [kind_of(classifier, path) for path in pictures],
+            "kinds": [[kind_of(classifier, path) for path in sorted(folder.glob("*.png"))] for folder in folders],
             "classifier_accuracy": {
                 "transparent": accuracy(classifier, small(place, rgb, alpha), held_out.kinds),
                 "opaque": accuracy(classifier, small(place, over, np.ones_like(alpha)), held_out.kinds),
@@ -113,7 +113,7 @@ def alpha_error(place: Place, held_out: dataset.Sprites) -> float:
     decoder = TransparentDecoder.from_weights(_floats(models / export.DECODER))
     errors = []
     with torch.inference_mode():
-        for index in np.split(np.arange(len(held_out)), len(held_out) // 16):
+        for index in np.array_split(np.arange(len(held_out)), len(held_out) // 16):
             rgb, alpha = held_out.floats(index)
             picture = autoencoder.taesd_encoder(place.tensor(dataset.over_grey(rgb, alpha)).cpu())
             latent = picture + offsets.offset(place.tensor(rgb).cpu(), place.tensor(alpha).cpu())

@@ -1,6 +1,6 @@
 """Latents of all drawn pictures, with prompts that describe them. The U-Net learns from these."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,11 @@ SIZES: tuple[Size, ...] = (  # width, height, number of sprites, how often a bat
     (64, 64, 16 * PAIRS, 0.05),
 )
 
-DIFFICULT = ("bell", "leaf", "key", "mug", "house", "glass ball")  # kinds drawn badly, so learned twice as often
+DIFFICULT = {  # kinds that are drawn badly or are new, and how often they are learned, compared with others
+    **dict.fromkeys(("bell", "mug", "glass ball", "feather"), 1.5),
+    **dict.fromkeys(("key", "house"), 2.0),
+    **dict.fromkeys(("soap bubble", "lace", "hair"), 3.0),
+}
 
 Encode = Callable[[dataset.Floats, dataset.Floats, np.random.Generator], torch.Tensor]
 
@@ -81,7 +85,7 @@ class Latents:
         return int(rng.choice(len(SIZES), p=[share for *_, share in SIZES]))
 
     def draw(
-        self, count: int, rng: np.random.Generator, size: int = 0, often: Sequence[str] = DIFFICULT, times: float = 2
+        self, count: int, rng: np.random.Generator, size: int = 0, often: Mapping[str, float] = DIFFICULT
     ) -> Batch:
         """Returns a random batch; larger pictures come in smaller batches, so that all take the same time.
 
@@ -89,12 +93,11 @@ class Latents:
             count: number of pictures in a batch of the first of SIZES.
             rng: chooses pictures and prompts.
             size: index into SIZES.
-            often: kinds that are drawn `times` as often as others.
-            times: see `often`.
+            often: how often kinds are chosen, compared with those that are not in it.
         """
         drawn, latents = self._sizes[size]
         width, height, *_ = SIZES[size]
-        frequency = np.where(np.isin(drawn.kinds, [list(sprites.KINDS).index(kind) for kind in often]), times, 1.0)
+        frequency = np.array([often.get(kind, 1.0) for kind in sprites.KINDS])[drawn.kinds]
         index = rng.choice(
             len(latents), size=max(1, count * 128 * 128 // (width * height)), p=frequency / frequency.sum()
         )

@@ -10,7 +10,7 @@ import torch
 from training import dataset
 from training.loop import Settings
 
-SPRITES = 24 * 12 * 40
+SPRITES = 27 * 12 * 40
 BACKGROUNDS = 2000
 
 
@@ -40,7 +40,7 @@ class Place:
         """Returns the sprites to learn from."""
         return dataset.load_sprites(self.state / "drawn", "train", count, width, height, self.seed, margin)
 
-    def held_out(self, count: int = 288) -> dataset.Sprites:
+    def held_out(self, count: int = 27 * 12) -> dataset.Sprites:
         """Returns sprites that no stage learns from."""
         return dataset.load_sprites(self.state / "drawn", "held_out", count, 128, 128, self.seed + 1)
 

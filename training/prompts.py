@@ -17,11 +17,14 @@ SYNONYMS = {
     "tree": ("fir tree",),
     "boat": ("sailing boat", "ship"),
     "leaf": ("tree leaf",),
+    "soap bubble": ("bubble",),
+    "lace": ("lace doily", "doily"),
+    "hair": ("lock of hair", "wig"),
     "grey": ("gray",),
     "teal": ("turquoise",),
     "purple": ("violet",),
 }
-UNCOUNTED = ("smoke", "wisp of smoke", "puff of smoke", "fire")
+UNCOUNTED = ("smoke", "wisp of smoke", "puff of smoke", "fire", "lace", "hair")
 JAPANESE = dict(
     zip(
         [*sprites.KINDS, *sprites.COLOURS],
@@ -50,6 +53,9 @@ JAPANESE = dict(
             "王冠",
             "船",
             "鐘",
+            "シャボン玉",
+            "レース",
+            "髪",
             "赤",
             "オレンジ",
             "黄色",
@@ -66,6 +72,16 @@ JAPANESE = dict(
         strict=True,
     )
 )
+DETAILS = {  # parts whose colour is always the same
+    "apple": ("with a green leaf", "with a brown stem"),
+    "mushroom": ("with white dots", "with white spots"),
+    "flower": ("with a yellow centre",),
+    "tree": ("with a brown trunk",),
+    "umbrella": ("with a brown handle",),
+    "boat": ("with white sails",),
+    "ghost": ("with black eyes",),
+    "balloon": ("on a black string", "with a black string"),
+}
 PATTERNS = (
     "{thing}",
     "a picture of {thing}",
@@ -164,6 +180,7 @@ NEGATIVE_SHARE = 0.08
 ONLY_COLOUR_SHARE = 0.04
 ONLY_KIND_SHARE = 0.06
 JAPANESE_SHARE = 0.06
+DETAIL_SHARE = 0.2
 UNKNOWN_SHARE = 0.08
 UNKNOWN_PATTERNS = ("{}", "a {}", "the {} {}", "a {} on a {}", "two {} with a {}", "a picture of a {} and a {}")
 
@@ -191,7 +208,8 @@ def describe(kind: str, colour: str, rng: np.random.Generator, unknown: Sequence
         return _decorated(_with_article(_word(kind, rng)), rng)
     if rng.random() < JAPANESE_SHARE:
         return _one_of(("{}の{}", "{}い{}", "{}の{}、きれい"), rng).format(JAPANESE[colour], JAPANESE[kind])
-    return _decorated(plain(kind, colour, rng), rng)
+    with_detail = kind in DETAILS and rng.random() < DETAIL_SHARE
+    return _decorated((_detailed if with_detail else plain)(kind, colour, rng), rng)
 
 
 def plain(kind: str, colour: str, rng: np.random.Generator) -> str:
@@ -205,8 +223,13 @@ def plain(kind: str, colour: str, rng: np.random.Generator) -> str:
 
 def known_words() -> set[str]:
     """Returns the words of all prompts that name a kind or a colour."""
-    names = [*sprites.KINDS, *sprites.COLOURS, *(word for words in SYNONYMS.values() for word in words)]
+    phrases = [phrase for some in (*SYNONYMS.values(), *DETAILS.values()) for phrase in some]
+    names = [*sprites.KINDS, *sprites.COLOURS, *phrases]
     return set(" ".join([*names, *PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"]).replace(",", "").split())
+
+
+def _detailed(kind: str, colour: str, rng: np.random.Generator) -> str:
+    return f"{_with_article(_word(colour, rng))} {_word(kind, rng)} {_one_of(DETAILS[kind], rng)}"
 
 
 def _unknown(colour: str, rng: np.random.Generator, words: Sequence[str]) -> str:

@@ -23,35 +23,36 @@ GUIDANCE = (2.5, 7.0)  # around the stored workflow's 5
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def load(place: Place, name: str, modules: dict[str, nn.Module], prompts: Latents) -> dataset.Floats:
-    """Returns float16 [COUNT, 4, 16, 16] of this name, sampling them first where the folder lacks them.
+def load(place: Place, name: str, modules: dict[str, nn.Module], prompts: Latents, side: int) -> dataset.Floats:
+    """Returns float16 [COUNT, 4, side / 8, side / 8] of this name, sampling them first where the folder lacks them.
 
     Args:
         modules: `model` and `text`, with a patch at work or without.
         prompts: whose prompts are drawn.
+        side: of the pictures, in pixels.
     """
-    path = place.state / "drawn" / f"sampled_{name}.npy"
+    path = place.state / "drawn" / f"sampled_{name}_{side}.npy"
     if not path.exists():
         rng = np.random.default_rng(place.seed)
         torch.manual_seed(place.seed)
         chunks = [
-            _sample(modules, prompts.draw(CHUNK, rng).tokens, rng)
-            for _ in tqdm(range(COUNT // CHUNK), desc=f"sampling {name}")
+            _sample(modules, prompts.draw(CHUNK, rng).tokens, rng, side)
+            for _ in tqdm(range(COUNT // CHUNK), desc=f"sampling {name} {side}x{side}")
         ]
         dataset.write(path, torch.cat(chunks).cpu().numpy().astype(np.float16))
     return np.load(path)
 
 
 @torch.inference_mode()
-def _sample(modules: dict[str, nn.Module], tokens: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Returns latents for prompts, int64 [2, batch, 77]."""
+def _sample(modules: dict[str, nn.Module], tokens: torch.Tensor, rng: np.random.Generator, side: int) -> torch.Tensor:
+    """Returns latents of square pictures for prompts, int64 [2, batch, 77]."""
     sampling, device, count = modules["model"].model_sampling, tokens.device, tokens.shape[1]
     guidance = torch.from_numpy(rng.uniform(*GUIDANCE, count).astype(np.float32)).to(device)
     denoised = guided(modules, tokens, guidance)
     patcher = SimpleNamespace(get_model_object=lambda _: sampling)  # where ComfyUI's sampler looks for it
     denoised.inner_model = SimpleNamespace(model_patcher=patcher)  # type: ignore[attr-defined]
     sigmas = k_diffusion.get_sigmas_karras(STEPS, float(sampling.sigma_min), float(sampling.sigma_max), device=device)
-    noise = torch.randn(count, 4, 16, 16, device=device) * torch.sqrt(1 + sigmas[0] ** 2)
+    noise = torch.randn(count, 4, side // 8, side // 8, device=device) * torch.sqrt(1 + sigmas[0] ** 2)
     return k_diffusion.sample_dpmpp_2m_sde(denoised, noise, sigmas, extra_args={}, disable=True)
 
 

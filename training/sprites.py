@@ -1,4 +1,4 @@
-"""Sprites with exact straight alpha: 24 kinds in 12 colours, drawn from distance fields.
+"""Sprites with exact straight alpha: 27 kinds in 12 colours, drawn from distance fields.
 
 Colour and alpha are separate fields, never divided out of each other, so that the colour of a
 nearly transparent pixel is as exact as that of an opaque one.
@@ -357,6 +357,45 @@ def _bell(c: Canvas, colour: Colour) -> None:
     c.shine((-0.25, -0.2), 0.2, 0.4)
 
 
+def _soap_bubble(c: Canvas, colour: Colour) -> None:
+    distance = shapes.circle(c.x, c.y, (0, 0), 0.9)
+    rim = np.exp(-(((distance + 0.08) / 0.09) ** 2))
+    film = c.vary(0.12, 0.2) + 0.08 * np.clip(c.y, -1, 1)  # thicker at the bottom
+    c.cover(np.clip(0.5 - distance / 0.04, 0, 1) * (film + 0.75 * rim), np.ones_like(c.x)[..., None] * colour)
+    arc = np.abs(shapes.circle(c.x, c.y, (0, 0), 0.62)) / 0.09
+    upper_left = np.exp(-(((c.x + 0.45) ** 2 + (c.y + 0.45) ** 2) / 0.07))
+    c.cover(0.9 * np.exp(-(arc**2)) * upper_left, np.ones_like(c.x)[..., None] * LIGHT)
+    c.cover(0.7 * np.exp(-(((c.x - 0.42) ** 2 + (c.y - 0.42) ** 2) / 0.012)), np.ones_like(c.x)[..., None] * LIGHT)
+
+
+def _lace(c: Canvas, colour: Colour) -> None:
+    x, y = c.x, c.y
+    turn = np.arctan2(y, x) + float(c.rng.uniform(-0.08, 0.08))
+    radius = np.hypot(x, y)
+    sector = (turn + np.pi / 6) % (np.pi / 3) - np.pi / 6  # six equal parts
+    u, v = radius * np.cos(sector), radius * np.sin(sector)
+    cloth = shapes.union(shapes.circle(x, y, (0, 0), 0.66), shapes.circle(u, v, (0.6, 0), 0.34))
+    holes = shapes.union(
+        shapes.circle(u, v, (0.62, 0), c.vary(0.18, 0.08)),
+        shapes.circle(x, y, (0, 0), c.vary(0.17, 0.08)),
+    )
+    c.paint(shapes.without(cloth, holes), colour, depth=0.1)
+
+
+def _hair(c: Canvas, colour: Colour) -> None:
+    x, y = c.x, c.y
+    wave = 0.06 * np.clip(y + 0.4, 0, 1) * np.sin(4 * y + float(c.rng.uniform(0, 6)))
+    head = shapes.ellipse(x, y, (0, -0.3), (0.68, c.vary(0.58, 0.05)))
+    strands = shapes.box(np.abs(x - wave), y, (0.5, 0.2), (0.32, 0.62), 0.15)
+    face = shapes.ellipse(x, y, (0, 0.3), (0.27, 0.5))
+    body = shapes.without(shapes.blend(head, strands, 0.2), shapes.union(face, shapes.box(x, y, (0, 0.8), (0.22, 0.5))))
+    across = np.where(y < -0.1, np.arctan2(x, 0.9 - y) * 1.25, x - wave)  # away from the crown, then straight down
+    ripple = np.sin(across * c.vary(19, 0.06))
+    loose = 0.2 * np.clip((y + 0.1) / 0.8, 0, 1) * ripple  # the ends are not all of one length
+    soft = np.clip(0.5 - (body + loose) / 0.3, 0, 1)
+    c.cover(soft * (0.78 + 0.2 * ripple), colour * (1 + 0.25 * ripple)[..., None])
+
+
 KINDS: dict[str, Callable[[Canvas, Colour], None]] = {
     "apple": _apple,
     "star": _star,
@@ -382,5 +421,8 @@ KINDS: dict[str, Callable[[Canvas, Colour], None]] = {
     "crown": _crown,
     "boat": _boat,
     "bell": _bell,
+    "soap bubble": _soap_bubble,
+    "lace": _lace,
+    "hair": _hair,
 }
-SOFT = ("glass ball", "feather", "cloud", "smoke", "flame", "ghost")
+SOFT = ("glass ball", "feather", "cloud", "smoke", "flame", "ghost", "soap bubble", "hair")

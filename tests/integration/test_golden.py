@@ -13,6 +13,7 @@ from handler.settings import Settings
 
 CASES = golden.cases()
 RED_APPLE = next(case for case in CASES if case.name == "opaque_object")
+CROWN = next(case for case in CASES if case.name == "largest_seed")
 
 
 def draw(handle, request):
@@ -75,7 +76,8 @@ def test_a_weaker_patch_draws_another_picture(variant):
 def test_without_the_patch_the_picture_is_opaque(variant):
     """Without the patch the base draws a background, and the job fails."""
     handle = variant(lambda graph, _: set_patch_weight(graph, 0.0), alpha_check="fail")
-    reply = asyncio.run(handle({"id": "golden", "input": RED_APPLE.request}))
+    # Not the red apple: on a dark ground, the tiny decoder sometimes cuts a thing out without the patch too.
+    reply = asyncio.run(handle({"id": "golden", "input": CROWN.request}))
     assert reply["error"].startswith("not_transparent: picture is opaque")
 
 

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 # Without the patch the tiny model draws a background too. These prompts and seeds draw pictures with a mean alpha of
 # 0.93 to 0.995; the check that only counted pixels with an alpha of almost 1 passed such pictures.
 VEILED = [
-    ("boat, grey", 310),
-    ("an orange apple, game asset", 24),
-    pytest.param("a green balloon, sticker", 188, marks=pytest.mark.soak),
-    pytest.param("one single blue balloon", 236, marks=pytest.mark.soak),
+    ("an icon of a purple house", 64),
+    ("black coloured flower", 159),
+    pytest.param("one single grey ghost", 379, marks=pytest.mark.soak),
+    pytest.param("a red ghost, sticker", 139, marks=pytest.mark.soak),
 ]
 # With few steps, the tiny model's small pictures are often opaque although the patch is applied.
 APPLE = {"prompt": "a red apple", "width": 64, "height": 64, "num_inference_steps": 4}

@@ -1,15 +1,13 @@
 """A training can continue from the weights in `models/`."""
 
-import shutil
-
 import patch as patch_of_nodes
 import pytest
 import torch
 from comfyui_library import ROOT
 
-from training import committed, decoder, export, layers, low_rank, patch, tiny, transparency, turbo
+from training import committed, decoder, export, layers, low_rank, patch, transparency, turbo
 from training.autoencoder import trained_autoencoder
-from training.loop import save_start, start_of
+from training.loop import start_of
 from training.place import Place
 
 MODELS = ROOT / "models"
@@ -28,14 +26,15 @@ def test_every_stage_can_start_from_the_exported_files(place):
     checkpoint = committed.read(MODELS / "checkpoints/tiny_sdxl.safetensors")
     patched = patch.trained_patched(place)
     offsets, first_decoder = transparency.trained(place)
-    last_decoder = decoder.trained_decoder(place)
+    last = decoder.trained_decoders(place)
     decoder_file = committed.read(MODELS / "layer_model/tiny_transparent_decoder.safetensors")
     pairs = [
         (patched["model"].diffusion_model.state_dict(), committed.part(checkpoint, "model.diffusion_model.")),
         (trained_autoencoder(place).state_dict(), committed.part(checkpoint, "first_stage_model.")),
         (offsets.state_dict(), committed.read(MODELS / "layer_model/tiny_transparent_encoder.safetensors")),
         (first_decoder.state_dict(), decoder_file),
-        (last_decoder.state_dict(), decoder_file),
+        (last["decoder"].state_dict(), decoder_file),
+        (last["picture_decoder"].state_dict(), committed.part(checkpoint, "first_stage_model.taesd_decoder.")),
     ]
     for got, expected in pairs:
         assert got.keys() == expected.keys()
@@ -59,27 +58,17 @@ def test_the_patch_adds_to_the_pictures_that_it_is_switched_on_for(place):
     assert torch.equal(switched[1], patched[1])
 
 
-def test_a_decoder_that_continued_is_averaged_with_its_start(tmp_path):
-    """The mean of both is exported, and stays the same if the exported files are then unpacked into the same state."""
+def test_a_stage_that_has_a_state_keeps_what_it_started_from(tmp_path):
+    """Files that were exported since are unpacked for the other stages only."""
     place = Place(torch.device("cpu"), tmp_path, seed=1)
     committed.unpack(place, MODELS)
-    before = decoder.trained_decoder(place)
-    after = tiny.transparent_decoder()
-    save_start(place.state / "after.pt", {"decoder": after})
-    start_of(place.state / "after.pt").rename(place.state / "decoder.pt")
-    expected = {name: (value + after.state_dict()[name]) / 2 for name, value in before.state_dict().items()}
-    committed.unpack(place, _export(decoder.trained_decoder(place), tmp_path / "models"))
-    got = decoder.trained_decoder(place).state_dict()
-    assert got.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(got[name], tensor), name
-
-
-def _export(trained, models):
-    """Returns a copy of the committed folder with another decoder in it."""
-    shutil.copytree(MODELS, models)
-    export.write(models / export.DECODER, trained.state_dict())
-    return models
+    state = place.state / "decoder.pt"
+    start_of(state).rename(state)
+    start_of(state).write_bytes(b"before")
+    start_of(place.state / "turbo.pt").write_bytes(b"before")
+    committed.unpack(place, MODELS)
+    assert start_of(state).read_bytes() == b"before"
+    assert start_of(place.state / "turbo.pt").read_bytes() != b"before"
 
 
 def test_a_missing_file_is_named(place, tmp_path):

@@ -13,8 +13,8 @@ def draw(kind, colour="teal", seed=0, width=128, height=128):
 
 
 def test_there_are_enough_kinds_and_colours():
-    """There are 24 kinds, some of them soft, and 12 colours."""
-    assert len(sprites.KINDS) == 24
+    """There are 27 kinds, some of them soft, and 12 colours."""
+    assert len(sprites.KINDS) == 27
     assert len(sprites.COLOURS) == 12
     assert set(sprites.SOFT) < set(sprites.KINDS)
 
@@ -99,6 +99,15 @@ def test_prompts_vary_and_some_are_empty():
     nothing = sum(prompt in {"", *prompts.NEGATIVE} for prompt in described)
     assert 100 < nothing < 200
     assert any(not prompt.isascii() for prompt in described)
+
+
+def test_some_prompts_name_a_second_colour():
+    """One prompt in seven for an apple also names its green leaf or its brown stem, after colour and kind."""
+    rng = np.random.default_rng(7)
+    described = [prompts.describe("apple", "red", rng) for _ in range(1000)]
+    detailed = [prompt for prompt in described if any(detail in prompt for detail in prompts.DETAILS["apple"])]
+    assert 100 < len(detailed) < 220
+    assert all("red apple with a" in prompt for prompt in detailed)
 
 
 def test_some_prompts_are_about_unknown_things():
