@@ -125,9 +125,10 @@ class ComfyApi:
             return with_files(
                 lambda: self._http.request(method, f"http://{self._address}{path}", json=body, timeout=timeout_s)
             )
-        except urllib3.exceptions.TimeoutError as exc:
-            raise Busy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
         except urllib3.exceptions.HTTPError as exc:
+            is_refused = isinstance(exc, urllib3.exceptions.NewConnectionError)  # a TimeoutError, too
+            if isinstance(exc, urllib3.exceptions.TimeoutError) and not is_refused:
+                raise Busy(f"ComfyUI did not answer within {timeout_s:g} s") from exc
             raise NoAnswer(f"ComfyUI does not answer: {type(exc).__name__}") from exc
 
 
