@@ -21,6 +21,7 @@ import tenacity
 from runpod.serverless.modules import rp_http, rp_scale
 
 POLL_S = 0.1
+FAILED_PAUSE_S = 1.0  # after a request that failed
 UNFINISHED = 2  # jobs
 REPORT_TRIES = 8
 REPORT_TIMEOUT_S = 60.0  # of one try
@@ -111,7 +112,11 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             self._changed.clear()
             await self._changed.wait()
             return None  # the SDK calls again, unless a stop signal came meanwhile
-        jobs: list[RunPodJob] | None = await rp_scale.get_job(session)
+        try:
+            jobs: list[RunPodJob] | None = await rp_scale.get_job(session)
+        except aiohttp.ClientError:
+            await asyncio.sleep(FAILED_PAUSE_S)
+            raise  # the SDK logs it and calls again at once
         if not jobs:
             await asyncio.sleep(POLL_S)  # RunPod may answer at once while a job is in progress
             return None

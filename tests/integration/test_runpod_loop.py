@@ -12,6 +12,7 @@ import time
 
 import fake_comfyui
 import pytest
+from aiohttp import web
 from control_plane import ControlPlane
 from server import PROGRAM, TINY
 
@@ -20,11 +21,16 @@ CUDA = "torch.AcceleratorError: CUDA error: an illegal memory access was encount
 
 
 class SlowControlPlane(ControlPlane):
-    """Acknowledges the first result only when the second one has arrived, or after 10 s."""
+    """Acknowledges the first result only when the second one has arrived, or after 10 s.
+
+    Attributes:
+        events: what has happened: "taken", "empty" or "refused" for a request for a job, "result", "acknowledged".
+        is_down: whether it refuses requests for a job.
+    """
 
     def __init__(self):
         super().__init__()
-        self.events = []
+        self.events, self.is_down = [], False
 
     async def _done(self, request):
         is_first = "result" not in self.events
@@ -37,6 +43,9 @@ class SlowControlPlane(ControlPlane):
         return response
 
     async def _take(self, request):
+        if self.is_down:
+            self.events.append("refused")
+            return web.Response(status=500)
         response = await super()._take(request)
         self.events.append("taken" if response.status == 200 else "empty")
         return response
@@ -65,7 +74,7 @@ def test_a_result_is_sent_while_the_next_job_is_drawn(worker):
     with SlowControlPlane() as runpod:
         for job_id in ("first", "second", "third"):
             runpod.submit(job_id, SMALL)
-        worker(runpod)
+        worker(runpod, decoding_s=0.5)
         assert [runpod.result(30)[0] for _ in range(3)] == ["first", "second", "third"]
     assert runpod.taken == ["first", "second", "third"]
     first_end = runpod.events.index("acknowledged")
@@ -74,15 +83,17 @@ def test_a_result_is_sent_while_the_next_job_is_drawn(worker):
 
 
 def test_runpod_is_not_asked_without_a_pause(worker):
-    """It may answer at once that there is no job."""
+    """It may answer at once that there is no job, or have an outage."""
     with SlowControlPlane() as runpod:
         runpod.poll_s = 0
         worker(runpod)
-        while "empty" not in runpod.events:
-            time.sleep(0.05)
-        runpod.events.clear()
-        time.sleep(1)
-        assert 3 <= runpod.events.count("empty") <= 12
+        for answer, least, most in (("empty", 3, 12), ("refused", 1, 3)):
+            while answer not in runpod.events:
+                time.sleep(0.05)
+            runpod.events.clear()
+            time.sleep(2 if answer == "refused" else 1)
+            assert least <= runpod.events.count(answer) <= most
+            runpod.is_down = True
 
 
 def test_a_job_is_not_taken_before_the_last_one_is_nearly_done(worker):
