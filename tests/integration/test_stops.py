@@ -44,9 +44,9 @@ def comfyui_of(server):
     return next(child for child in psutil.Process(server.process.pid).children() if "--port" in child.cmdline())
 
 
-def until_running(server, job_id):
+def until_it_is(server, job_id, status):
     end_s = time.monotonic() + 10
-    while server.status(job_id)["status"] != "IN_PROGRESS":
+    while server.status(job_id)["status"] != status:
         assert time.monotonic() < end_s
         time.sleep(0.02)
 
@@ -71,7 +71,7 @@ def test_a_signal_to_the_whole_group_fails_no_job(serve, signum):
     """After a signal to ComfyUI as well, as `systemctl stop` and Ctrl+C send it, the running job finishes in time."""
     server = serve(graphs=["slow"])
     job_id = server.run()
-    until_running(server, job_id)
+    until_it_is(server, job_id, "IN_PROGRESS")
     assert stopped(server, signum, also=[comfyui_of(server).pid]) < STOP_S
     server.start()
     job = server.result(job_id)
@@ -84,7 +84,7 @@ def test_a_job_whose_comfyui_ends_with_us_is_no_failure(serve):
     """ComfyUI is killed in the same moment: the job waits for the next start."""
     server = serve(graphs=["slow"])
     job_id = server.run()
-    until_running(server, job_id)
+    until_it_is(server, job_id, "IN_PROGRESS")
     server.process.send_signal(signal.SIGTERM)
     comfyui_of(server).kill()
     server.process.wait(30)
@@ -97,7 +97,7 @@ def test_a_hung_comfyui_does_not_delay_a_stop(serve, signum):
     """It hangs in a job, which then runs at the next start."""
     server = serve(graphs=["hang"])
     job_id = server.run()
-    until_running(server, job_id)
+    until_it_is(server, job_id, "IN_PROGRESS")
     time.sleep(STARTED_S)
     assert stopped(server, signum) < STOP_S
     server.start()
@@ -119,10 +119,10 @@ def test_a_cancel_just_before_a_stop_is_kept(serve):
     """The job that was cancelled does not run at the next start, whatever the answer was."""
     server = serve(graphs=["slow"])
     job_id = server.run()
-    until_running(server, job_id)
+    until_it_is(server, job_id, "IN_PROGRESS")
     with ThreadPoolExecutor() as pool:
         cancelled = pool.submit(requests.post, f"{server.jobs}/cancel/{job_id}", timeout=30)
-        time.sleep(0.1)
+        until_it_is(server, job_id, "CANCELLED")
         assert stopped(server, signal.SIGTERM) < STOP_S
         assert cancelled.result().json()["status"] == "CANCELLED"
     server.start()
