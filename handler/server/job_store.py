@@ -74,8 +74,8 @@ class JobStore:
         """Stores a job that failed when it was submitted. It needs no place in the queue."""
         with self._transaction() as db:
             self._insert(db, job_id, request, keep_s)
-            db.execute("UPDATE jobs SET started_s = created_s WHERE id = ?", (job_id,))
             self._fail(db, error, "id = ?", job_id)
+            db.execute("UPDATE jobs SET started_s = created_s, finished_s = created_s WHERE id = ?", (job_id,))
 
     def take(self) -> JobRecord | None:
         """Returns the job that was queued first, now IN_PROGRESS, or None if the queue is empty."""

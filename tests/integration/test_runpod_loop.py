@@ -33,9 +33,10 @@ class SlowControlPlane(ControlPlane):
         self.events, self.is_down = [], False
 
     async def _done(self, request):
-        is_first = "result" not in self.events
+        response, is_first = await super()._done(request), "result" not in self.events
+        if json.loads(await request.read()).get("status") == "IN_PROGRESS":
+            return response
         self.events.append("result")
-        response = await super()._done(request)
         end_s = time.monotonic() + 10
         while is_first and self.events.count("result") < 2 and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
