@@ -5,7 +5,7 @@ known at the most important places: one everywhere without the patch, and zero a
 Guidance shifts the level of transparent areas, and only these latents show by how much.
 
 The encoder stays as it is, so latents do not change. The transparent decoder is small and sees the picture that the
-autoencoder decodes. Here this picture may change in its favour, as long as it remains right where it can be seen.
+autoencoder decodes. Here this picture may change in its favour, as long as its opaque parts stay right.
 """
 
 import copy

@@ -84,7 +84,7 @@ def test_a_result_is_sent_while_the_next_job_is_drawn(worker):
 
 
 def test_runpod_is_not_asked_without_a_pause(worker):
-    """It may answer at once that there is no job, or have an outage."""
+    """It may answer at once without a job, or have an outage."""
     with SlowControlPlane() as runpod:
         runpod.poll_s = 0
         worker(runpod)

@@ -1,4 +1,4 @@
-"""What a request to ComfyUI says if there is no answer; the rest is tested with its callers."""
+"""Errors of requests that ComfyUI does not answer; the other requests are tested with their callers."""
 
 import socket
 
