@@ -70,7 +70,9 @@ def worker(context: typer.Context) -> None:
             preparation.prepare(generator)  # the SDK's API starts without fitness checks
             leaving.watch()
         if arguments.rp_serve_api:  # on RunPod, the files in the image count
-            watch = WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use)
+            watch = WorkflowWatch(
+                settings.workflows_dir, lambda: profiles.reload(settings, generator.workflow), generator.use
+            )
             threading.Thread(target=watch.follow, daemon=True).start()
         for name, check in preparation.fitness_checks(generator).items():
             runpod.serverless.register_fitness_check(_ends_with_its_reason(name, check, comfyui))

@@ -30,6 +30,14 @@ def load(settings: Settings) -> Workflow:
     return workflow.with_alternatives([found for name in names if (found := _alternative(name, workflow, settings))])
 
 
+def reload(settings: Settings, current: Workflow) -> Workflow:
+    """Returns the workflow as its files are now, with the current one's profile; raises like `load`.
+
+    If weights vanish, jobs wait for them. PROFILE=auto must not turn to the tiny model instead.
+    """
+    return load(settings.model_copy(update={"profile": current.profile}))
+
+
 def _alternative(name: str, default: Workflow, settings: Settings) -> Workflow | None:
     try:
         chosen = settings.model_copy(update={"workflow": name})

@@ -20,6 +20,7 @@ from handler.job import fitness, preparation, profiles
 from handler.job.buckets import Buckets
 from handler.job.generate import Generator
 from handler.job.runner import Runner
+from handler.server import queue_profile
 from handler.server.app import make_app
 from handler.server.background import Background
 from handler.server.cleanup import cancel_abandoned, delete_unnamed, expire_pictures
@@ -64,6 +65,7 @@ def serve(generator: Generator, settings: Settings) -> None:
         try:
             delete_unnamed(store, pictures)
             cancel_abandoned(store)
+            queue_profile.keep(generator, store, settings)
             metrics = Metrics()
             metrics.watch("alpha_queue_length", "Queued jobs.", store.queued)
             comfyui = generator.comfyui
@@ -87,7 +89,9 @@ def serve(generator: Generator, settings: Settings) -> None:
                 signer=UrlSigner.of(settings),
                 input_schema=generator.input_schema,
                 input_schemas=generator.input_schemas,
-                watch=WorkflowWatch(settings.workflows_dir, lambda: profiles.load(settings), generator.use),
+                watch=WorkflowWatch(
+                    settings.workflows_dir, lambda: profiles.reload(settings, generator.workflow), generator.use
+                ),
             )
             host, port, *_ = listener.getsockname()
             log.info(

@@ -5,7 +5,7 @@ import pytest
 
 from handler.errors import ModelMissing, WorkflowInvalid
 from handler.job.fitness import check_weights
-from handler.job.profiles import load
+from handler.job.profiles import load, reload
 from handler.settings import Settings
 from handler.weights import locate
 
@@ -33,6 +33,16 @@ def test_auto_takes_sdxl_only_with_all_its_weights(settings):
     assert load(settings).profile == "sdxl"
     (settings.models_dir / "layer_model" / "vae_transparent_decoder.safetensors").unlink()
     assert load(settings).profile == "tiny"
+
+
+def test_a_changed_file_does_not_change_the_profile(settings):
+    """The workflow is read again after SDXL's weights have vanished: it still needs them."""
+    for profile in ("tiny", "sdxl"):
+        touch(settings, load(settings.model_copy(update={"profile": profile})))
+    current = load(settings)
+    (settings.models_dir / "layer_model" / "vae_transparent_decoder.safetensors").unlink()
+    assert load(settings).profile == "tiny"
+    assert reload(settings, current).profile == "sdxl"
 
 
 def test_without_any_weights_sdxl_s_are_missing(settings):

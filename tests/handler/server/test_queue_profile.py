@@ -1,0 +1,59 @@
+"""A server that restarts with PROFILE=auto while SDXL's weights are away, as if a volume were mounted late."""
+
+import pytest
+
+from handler.comfyui.process import ComfyProcess
+from handler.job import profiles
+from handler.job.generate import Generator
+from handler.server import queue_profile
+from handler.server.job_record import JobRequest
+from handler.server.job_store import JobStore
+from handler.settings import Settings
+
+PATCH = "layer_model/layer_xl_transparent_attn.safetensors"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Returns the profile of a server's next start, and its job store; `profile` is PROFILE."""
+    models = tmp_path / "models"
+    for profile in ("tiny", "sdxl"):
+        for file in profiles.read(Settings(profile=profile)).models:
+            path = models / file.folder / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def start(profile="auto"):
+        settings = Settings(profile=profile, models_dir=models, data_dir=tmp_path)
+        store = JobStore(tmp_path / "jobs.sqlite3", queue_limit=5)
+        generator = Generator(profiles.load(settings), ComfyProcess(settings), settings)
+        queue_profile.keep(generator, store, settings)
+        return generator.workflow.profile, store
+
+    return start
+
+
+def test_queued_jobs_wait_for_the_weights_they_were_accepted_with(start, tmp_path):
+    """The server still needs SDXL's files if a job is queued, also at its second start; PROFILE=tiny gives them up."""
+    profile, store = start()
+    assert profile == "sdxl"
+    store.add("a", JobRequest({"prompt": "an apple"}), keep_s=60)
+    store.close()
+    (tmp_path / "models" / PATCH).unlink()
+    for _ in range(2):
+        profile, store = start()
+        assert profile == "sdxl"
+        store.close()
+    profile, store = start("tiny")
+    assert profile == "tiny"
+    store.close()
+
+
+def test_without_queued_jobs_the_tiny_model_takes_over(start, tmp_path):
+    """Nothing waits, so PROFILE=auto chooses by the files that are there."""
+    _, store = start()
+    store.close()
+    (tmp_path / "models" / PATCH).unlink()
+    profile, store = start()
+    assert profile == "tiny"
+    store.close()
