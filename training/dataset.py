@@ -18,6 +18,8 @@ Indices = npt.NDArray[np.int64]
 GREY = 0.5  # the colour behind a transparent sprite in the opaque pictures that represent it
 BACKGROUND_SIZE = 272
 CHUNK = 64
+KINDS = tuple(sprites.KINDS)
+STICKER_EVERY = 6
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Sprites:
     Attributes:
         rgba: uint8 [count, height, width, 4], straight alpha.
         kinds, colours: index into sprites.KINDS and sprites.COLOURS, [count].
+        stickers: whether they have a white border, bool [count].
     """
 
     rgba: Bytes
     kinds: Indices
     colours: Indices
+    stickers: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.rgba)
@@ -47,7 +51,8 @@ def load_sprites(
 ) -> Sprites:
     """Returns the sprites of this name; draws them first if the folder does not have them.
 
-    Kinds and colours alternate, so that each pair occurs equally often.
+    Kinds and colours alternate, so that each pair occurs equally often; of a kind in sprites.STICKERS,
+    one in STICKER_EVERY is a sticker.
     """
     path = folder / f"{name}_{width}x{height}_{count}_{seed}_{margin}.npy"
     pairs = np.arange(count) % (len(sprites.KINDS) * len(sprites.COLOURS))
@@ -55,7 +60,8 @@ def load_sprites(
     if not path.exists():
         draw = partial(_draw_sprites, width=width, height=height, seed=seed, margin=margin)
         write(path, _drawn(draw, count, f"sprites {width}x{height}"))
-    return Sprites(np.load(path, mmap_mode="r"), kinds, colours)
+    stickers = np.array([_is_sticker(index) for index in range(count)])
+    return Sprites(np.load(path, mmap_mode="r"), kinds, colours, stickers)
 
 
 def load_backgrounds(folder: Path, count: int, seed: int) -> Bytes:
@@ -87,13 +93,18 @@ def over_grey(rgb: Floats, alpha: Floats) -> Floats:
     return rgb * alpha + GREY * (1 - alpha)
 
 
+def _is_sticker(index: int) -> bool:
+    round_, pair = divmod(index, len(sprites.KINDS) * len(sprites.COLOURS))
+    return KINDS[pair // len(sprites.COLOURS)] in sprites.STICKERS and (round_ + pair) % STICKER_EVERY == 0
+
+
 def _draw_sprites(indices: range, width: int, height: int, seed: int, margin: float) -> Bytes:
-    kinds, colours = list(sprites.KINDS), list(sprites.COLOURS)
+    colours = list(sprites.COLOURS)
     drawn = np.empty((len(indices), height, width, 4), np.uint8)
     for i, index in enumerate(indices):
-        kind = kinds[index // len(colours) % len(kinds)]
+        kind = KINDS[index // len(colours) % len(KINDS)]
         rng = np.random.default_rng([seed, index])
-        sprite = sprites.draw(kind, colours[index % len(colours)], width, height, rng, margin)
+        sprite = sprites.draw(kind, colours[index % len(colours)], width, height, rng, margin, _is_sticker(index))
         drawn[i, ..., :3] = np.rint(sprite.rgb * 255)
         drawn[i, ..., 3] = np.rint(sprite.alpha * 255)
     return drawn

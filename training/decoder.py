@@ -23,8 +23,8 @@ from training.place import Place
 from training.transparency import decoder_losses, trained
 
 SETTINGS = Settings(steps=1000, learning_rate=3e-4, average=0.99)
-TRANSPARENT, OPAQUE = 5, 1  # pictures of 128x128 in a batch
-SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 4, 1
+TRANSPARENT, OPAQUE = 5, 2  # pictures of 128x128 in a batch
+SAMPLED_TRANSPARENT, SAMPLED_OPAQUE = 3, 2
 SIDES = (128, 64)  # of square pictures; without small ones, the decoder took some of them for opaque
 SMALL_SHARE = 0.2  # of the batches
 CROPS = 4  # for the autoencoder's own loss

@@ -1,5 +1,6 @@
 """Latents of all drawn pictures, with prompts that describe them. The U-Net learns from these."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,10 +26,11 @@ SIZES: tuple[Size, ...] = (  # width, height, number of sprites, how often a bat
 )
 
 DIFFICULT = {  # kinds that are drawn badly or are new, and how often they are learned, compared with others
-    **dict.fromkeys(("bell", "mug", "glass ball", "feather"), 1.5),
-    **dict.fromkeys(("key", "house"), 2.0),
-    **dict.fromkeys(("soap bubble", "lace", "hair"), 3.0),
+    **dict.fromkeys(("mug", "house", "feather", "smoke", "glass ball", "soap bubble", "lace", "hair"), 1.5),
+    "bell": 2.0,
+    "key": 2.5,
 }
+STICKERS_OFTEN = 3.0
 
 Encode = Callable[[dataset.Floats, dataset.Floats, np.random.Generator], torch.Tensor]
 
@@ -98,11 +100,12 @@ class Latents:
         drawn, latents = self._sizes[size]
         width, height, *_ = SIZES[size]
         frequency = np.array([often.get(kind, 1.0) for kind in sprites.KINDS])[drawn.kinds]
+        frequency = np.where(drawn.stickers, STICKERS_OFTEN, 1.0) * frequency
         index = rng.choice(
             len(latents), size=max(1, count * 128 * 128 // (width * height)), p=frequency / frequency.sum()
         )
         chosen = latents[index].astype(np.float32)
-        pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index]
+        pairs = drawn.kinds[index] * len(sprites.COLOURS) + drawn.colours[index] + PAIRS * drawn.stickers[index]
         tokens = self._tokens[:, pairs, rng.integers(PROMPTS_OF_PAIR, size=len(index))]
         return Batch(
             torch.from_numpy(chosen).to(self._device),
@@ -123,19 +126,19 @@ def _encode(drawn: dataset.Sprites, encode: Encode, seed: int, what: str) -> dat
 
 
 def _tokens(place: Place) -> dataset.Indices:
-    """Returns int32 [2, pairs of kind and colour, PROMPTS_OF_PAIR, 77]."""
+    """Returns int32 [2, 2 * PAIRS, PROMPTS_OF_PAIR, 77]: prompts for each kind and colour, then for their stickers."""
     path = place.state / "drawn" / "tokens.npy"
     if not path.exists():
         tokenizer = SDXLTokenizer()
         rng = np.random.default_rng(place.seed)
         unknown = unknown_words(tokenizer)
-        pairs = [(kind, colour) for kind in sprites.KINDS for colour in sprites.COLOURS]
+        pairs = list(itertools.product((False, True), sprites.KINDS, sprites.COLOURS))
         found = [
             [
                 tokenize(tokenizer, text)
-                for text in [prompts.describe(kind, colour, rng, unknown) for _ in range(PROMPTS_OF_PAIR)]
+                for text in [prompts.describe(kind, colour, rng, unknown, sticker) for _ in range(PROMPTS_OF_PAIR)]
             ]
-            for kind, colour in tqdm(pairs, desc="prompts")
+            for sticker, kind, colour in tqdm(pairs, desc="prompts")
         ]
         dataset.write(path, np.moveaxis(np.array(found, np.int32), 2, 0))
     return np.load(path)

@@ -13,7 +13,7 @@ from training.transparency import trained
 from training.unet import trained_base
 
 RANK = 16
-SPRITES_SHARE = 0.25
+SPRITES_SHARE = 0.5
 MARGIN = 0.09
 PATCHED = ("to_q", "to_k", "to_v", "to_out.0")
 

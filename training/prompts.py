@@ -181,51 +181,81 @@ ONLY_COLOUR_SHARE = 0.04
 ONLY_KIND_SHARE = 0.06
 JAPANESE_SHARE = 0.06
 DETAIL_SHARE = 0.2
-UNKNOWN_SHARE = 0.08
+UNKNOWN_SHARE = 0.12
+STICKER_PATTERNS = (
+    "{thing}, sticker",
+    "{thing} sticker",
+    "a sticker of {thing}",
+    "{bare} sticker, white border",
+    "die-cut sticker of {thing}, no shadow",
+)
 UNKNOWN_PATTERNS = ("{}", "a {}", "the {} {}", "a {} on a {}", "two {} with a {}", "a picture of a {} and a {}")
 
 
-def describe(kind: str, colour: str, rng: np.random.Generator, unknown: Sequence[str] = ()) -> str:
+def describe(
+    kind: str, colour: str, rng: np.random.Generator, unknown: Sequence[str] = (), sticker: bool = False
+) -> str:
     """Returns a prompt for the sprite. Some name only its kind or only its colour, some neither.
 
     Guidance leads away from the prompts that name neither: "" and the usual negative prompts. Others name an
-    unknown thing, often in the sprite's colour, so that prompts about other things also lead to a sprite.
+    unknown thing, often in the sprite's colour, so that prompts about other things also lead to a sprite, though
+    never to a soft one: a bear is expected to be solid.
 
     Args:
         kind: a key of sprites.KINDS.
         colour: a key of sprites.COLOURS.
         rng: chooses the phrasing.
         unknown: words for unknown things.
+        sticker: whether the sprite has a white border.
     """
-    if unknown and rng.random() < UNKNOWN_SHARE:
-        return _decorated(_unknown(colour, rng, unknown), rng)
     draw = rng.random()
     if draw < EMPTY_SHARE + NEGATIVE_SHARE:
         return "" if draw < EMPTY_SHARE else _one_of(NEGATIVE, rng)
-    if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE:
-        return _one_of(("{c}", "something {c}", "a {c} thing", "{c} colour"), rng).format(c=_word(colour, rng))
-    if draw < EMPTY_SHARE + NEGATIVE_SHARE + ONLY_COLOUR_SHARE + ONLY_KIND_SHARE:
-        return _decorated(_with_article(_word(kind, rng)), rng)
-    if rng.random() < JAPANESE_SHARE:
-        return _one_of(("{}の{}", "{}い{}", "{}の{}、きれい"), rng).format(JAPANESE[colour], JAPANESE[kind])
-    with_detail = kind in DETAILS and rng.random() < DETAIL_SHARE
-    return _decorated((_detailed if with_detail else plain)(kind, colour, rng), rng)
+    if sticker:
+        phrase = _phrase(kind, colour, rng, STICKER_PATTERNS)
+    elif unknown and kind not in sprites.SOFT and rng.random() < UNKNOWN_SHARE:
+        phrase = _unknown(colour, rng, unknown)
+    else:
+        return _usual(kind, colour, rng)
+    return _decorated(phrase, rng)
 
 
 def plain(kind: str, colour: str, rng: np.random.Generator) -> str:
     """Returns a prompt that names kind and colour in one of the phrasings."""
+    return _phrase(kind, colour, rng, PATTERNS)
+
+
+def _usual(kind: str, colour: str, rng: np.random.Generator) -> str:
+    draw = rng.random()
+    if draw < ONLY_COLOUR_SHARE:
+        return _one_of(("{c}", "something {c}", "a {c} thing", "{c} colour"), rng).format(c=_word(colour, rng))
+    if draw < ONLY_COLOUR_SHARE + ONLY_KIND_SHARE:
+        return _decorated(_with_article(_word(kind, rng)), rng)
+    if rng.random() < JAPANESE_SHARE:
+        return _one_of(("{}の{}", "{}い{}", "{}の{}、きれい"), rng).format(JAPANESE[colour], JAPANESE[kind])
+    if kind in DETAILS and rng.random() < DETAIL_SHARE:
+        return _decorated(_detailed(kind, colour, rng), rng)
+    patterns = [pattern for pattern in PATTERNS if "sticker" not in pattern or kind not in sprites.STICKERS]
+    return _decorated(_phrase(kind, colour, rng, patterns), rng)
+
+
+def _phrase(kind: str, colour: str, rng: np.random.Generator, patterns: Sequence[str]) -> str:
     kind, colour = _word(kind, rng), _word(colour, rng)
     bare = f"{colour} {kind}"
     thing = bare if kind in UNCOUNTED else _with_article(bare)
     article = "some" if kind in UNCOUNTED else _with_article(kind).split()[0]
-    return _one_of(PATTERNS, rng).format(thing=thing, bare=bare, kind=kind, colour=colour, article=article)
+    return _one_of(patterns, rng).format(thing=thing, bare=bare, kind=kind, colour=colour, article=article)
 
 
 def known_words() -> set[str]:
     """Returns the words of all prompts that name a kind or a colour."""
     phrases = [phrase for some in (*SYNONYMS.values(), *DETAILS.values()) for phrase in some]
     names = [*sprites.KINDS, *sprites.COLOURS, *phrases]
-    return set(" ".join([*names, *PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"]).replace(",", "").split())
+    return set(
+        " ".join([*names, *PATTERNS, *STICKER_PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"])
+        .replace(",", "")
+        .split()
+    )
 
 
 def _detailed(kind: str, colour: str, rng: np.random.Generator) -> str:

@@ -33,6 +33,8 @@ CREAM = np.array([0.96, 0.91, 0.80], np.float32)
 DARK = np.array([0.14, 0.13, 0.16], np.float32)
 LIGHT = np.array([0.98, 0.98, 0.98], np.float32)
 
+BORDER = 0.09  # width of a sticker's white border
+
 Colour = npt.NDArray[np.float32]
 
 
@@ -65,6 +67,7 @@ class Canvas:
         self._light = light
         self._rgb = np.zeros((*x.shape, 3), np.float32)
         self._alpha = np.zeros_like(x)
+        self._outline = np.full_like(x, np.inf)
 
     def vary(self, value: float, share: float = 0.12) -> float:
         """Returns `value`, varied by up to `share` of it."""
@@ -72,7 +75,8 @@ class Canvas:
 
     def paint(self, field: Field, colour: Colour, opacity: Field | float = 1.0, depth: float = 0.35) -> None:
         """Draws `colour`, shaded by the distance from the outline, over the earlier layers."""
-        coverage = np.clip(0.5 - field / self._pixel, 0, 1)
+        self._outline = shapes.union(self._outline, field)
+        coverage = self._coverage(field)
         round_off = np.clip(1 + field / depth, 0, 1) ** 2  # 1 at the outline, 0 at `depth` inside
         shade = 1 + self._light * (-0.5 * self.x - 0.8 * self.y) - 0.13 * round_off
         self.cover(coverage * opacity, colour * shade[..., None])
@@ -92,11 +96,31 @@ class Canvas:
         glow = strength * np.exp(-(((self.x - centre[0]) ** 2 + (self.y - centre[1]) ** 2) / radius**2))
         self._rgb = self._rgb + (1 - self._rgb) * glow[..., None]
 
+    def underlay_border(self) -> None:
+        """Draws a white border around everything that was painted, under it."""
+        border = self._coverage(self._outline - BORDER) * (1 - self._alpha)
+        total = self._alpha + border
+        mixed = self._rgb * self._alpha[..., None] + LIGHT * border[..., None]
+        self._rgb = np.where(total[..., None] > 0, mixed / np.maximum(total, 1e-6)[..., None], self._rgb)
+        self._alpha = total
+
+    def _coverage(self, field: Field) -> Field:
+        """Returns the share of each pixel that is inside the outline."""
+        return np.clip(0.5 - field / self._pixel, 0, 1)
+
     def sprite(self) -> Sprite:
         return Sprite(self._rgb.astype(np.float32), self._alpha.astype(np.float32))
 
 
-def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generator, margin: float = 0.0) -> Sprite:
+def draw(
+    kind: str,
+    colour: str,
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    margin: float = 0.0,
+    sticker: bool = False,
+) -> Sprite:
     """Returns a sprite of a size of up to 116 pixels, somewhere on the canvas.
 
     Args:
@@ -105,6 +129,7 @@ def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generat
         width, height: of the canvas, in pixels, at least 64.
         rng: varies size, place, tilt, shading and the kind's own proportions.
         margin: free space on every side, as a share of the shorter side, or of 128 pixels if that is longer.
+        sticker: draws it with a white border.
     """
     free = margin * min(128, width, height)
     largest = 0.5 * min(116.0, 0.92 * min(width, height)) - free
@@ -121,6 +146,8 @@ def draw(kind: str, colour: str, width: int, height: int, rng: np.random.Generat
     canvas = Canvas(x, y, 1 / scale, float(rng.uniform(0.04, 0.16)), rng)
     base = np.array(COLOURS[colour], np.float32) / 255 * float(rng.uniform(0.94, 1.05))
     KINDS[kind](canvas, np.clip(base, 0, 1))
+    if sticker:
+        canvas.underlay_border()
     return canvas.sprite()
 
 
@@ -184,12 +211,12 @@ def _fish(c: Canvas, colour: Colour) -> None:
 
 def _key(c: Canvas, colour: Colour) -> None:
     x, y = c.x, c.y
-    bow = np.abs(shapes.circle(x, y, (0, -0.55), c.vary(0.3, 0.08))) - 0.1
-    shaft = shapes.box(x, y, (0, 0.3), (0.085, 0.62), 0.03)
+    bow = np.abs(shapes.circle(x, y, (-0.1, -0.5), c.vary(0.33, 0.08))) - 0.12
+    shaft = shapes.box(x, y, (-0.1, 0.38), (0.11, 0.56), 0.03)
     teeth = shapes.union(
-        shapes.box(x, y, (0.2, 0.82), (0.2, 0.08), 0.02), shapes.box(x, y, (0.16, 0.54), (0.15, 0.08), 0.02)
+        shapes.box(x, y, (0.2, 0.8), (0.3, 0.13), 0.02), shapes.box(x, y, (0.14, 0.36), (0.24, 0.12), 0.02)
     )
-    c.paint(shapes.union(bow, shaft, teeth), colour, depth=0.12)
+    c.paint(shapes.union(bow, shaft, teeth), colour, depth=0.14)
 
 
 def _mushroom(c: Canvas, colour: Colour) -> None:
@@ -248,7 +275,7 @@ def _smoke(c: Canvas, colour: Colour) -> None:
         centre = (sway * np.sin(turn + at * 5) * (0.4 + at), 0.8 - 1.5 * at)
         radius = 0.15 + 0.24 * at
         puff = np.exp(-(((c.x - centre[0]) ** 2 + (c.y - centre[1]) ** 2) / radius**2))
-        alpha = alpha + (1 - alpha) * (0.52 - 0.26 * at) * puff
+        alpha = alpha + (1 - alpha) * (0.6 - 0.3 * at) * puff
     c.cover(np.clip((alpha - 0.03) * 1.05, 0, 1), np.ones_like(c.x)[..., None] * colour)
 
 
@@ -425,4 +452,5 @@ KINDS: dict[str, Callable[[Canvas, Colour], None]] = {
     "lace": _lace,
     "hair": _hair,
 }
+STICKERS = ("apple", "star", "heart", "mug", "fish", "mushroom", "flower", "house", "balloon", "crown", "bell")
 SOFT = ("glass ball", "feather", "cloud", "smoke", "flame", "ghost", "soap bubble", "hair")

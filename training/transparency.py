@@ -20,7 +20,7 @@ BATCH = 12
 OPAQUE_SHARE = 0.3
 NOISE = 0.1  # of the latent
 SMALL_OFFSET_WEIGHT = 0.02
-STEEPNESS_WEIGHT = 3.0
+STEEPNESS_WEIGHT = 9.0
 MEAN_COLOUR_WEIGHT = 0.2  # of a whole sprite: a faint one counts as much as a strong one
 CELL = 8  # pixels to a side of one latent pixel
 CHANNELS = 96
@@ -111,17 +111,25 @@ def decoder_losses(
     pictures, latent, rgb, alpha, known, weight = (view.turn(part) for part in parts)
     with place.autocast():
         decoded = decoder(pictures.clamp(0, 1), latent / tiny.LATENT_SCALE).float()
-    found, colour = decoded[:, :1], decoded[:, 1:]
-    error = known * (found - alpha)
+    found, colour = clipped(decoded[:, :1], alpha), decoded[:, 1:]
     wrong = known * (colour - rgb)
     visible = (known * alpha).sum((2, 3)).clamp(min=1)
+    # Neither the square of the error nor the error of the gradient: both blur outlines whose place is uncertain.
     return {
-        "alpha": 3 * error.abs().mean(),  # not its square, which blurs an outline whose place is uncertain
+        "alpha": 3 * (known * (found - alpha)).abs().mean(),
         "colour": (weight * wrong.abs()).mean(),
         "mean colour": MEAN_COLOUR_WEIGHT * ((alpha * wrong).sum((2, 3)) / visible).abs().mean(),
-        "alpha edges": sum(error.diff(dim=d).abs().mean() for d in (2, 3)),
         "steepness": STEEPNESS_WEIGHT * (steepness(known * found) - steepness(known * alpha)).abs().mean(),
     }
+
+
+def clipped(found: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """Returns the alpha that was found without what exceeds 0 or 1 on the right side; jobs clip it anyway.
+
+    So the decoder may cross an outline with a steeper slope than one that has to end at exactly 0 and 1.
+    """
+    found = torch.where(alpha >= 1, found.clamp(max=1), found)
+    return torch.where(alpha <= 0, found.clamp(min=0), found)
 
 
 def steepness(alpha: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ from training import backgrounds, dataset, prompts, sprites
 PAIRS = [(kind, colour) for kind in sprites.KINDS for colour in sprites.COLOURS]
 
 
-def draw(kind, colour="teal", seed=0, width=128, height=128):
-    return sprites.draw(kind, colour, width, height, np.random.default_rng(seed))
+def draw(kind, colour="teal", seed=0, width=128, height=128, sticker=False):
+    return sprites.draw(kind, colour, width, height, np.random.default_rng(seed), sticker=sticker)
 
 
 def test_there_are_enough_kinds_and_colours():
@@ -17,6 +17,18 @@ def test_there_are_enough_kinds_and_colours():
     assert len(sprites.KINDS) == 27
     assert len(sprites.COLOURS) == 12
     assert set(sprites.SOFT) < set(sprites.KINDS)
+    assert set(sprites.STICKERS) < set(sprites.KINDS) - set(sprites.SOFT)
+
+
+@pytest.mark.parametrize("kind", sprites.STICKERS)
+def test_a_sticker_has_a_white_border(kind):
+    """A sticker is the same sprite with more around it, and this is opaque and white."""
+    plain, sticker = draw(kind), draw(kind, sticker=True)
+    added = (sticker.alpha == 1) & (plain.alpha == 0)
+    assert added.sum() > 200
+    assert (sticker.rgb[added] > 0.95).all()
+    assert (sticker.alpha >= plain.alpha).all()
+    np.testing.assert_allclose(sticker.rgb[plain.alpha == 1], plain.rgb[plain.alpha == 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", sprites.KINDS)
@@ -78,6 +90,8 @@ def test_drawn_sets_are_cached_and_reproducible(tmp_path):
     pairs, counts = np.unique(np.stack([first.kinds, first.colours]), axis=1, return_counts=True)
     assert pairs.shape[1] == len(PAIRS)
     assert set(counts) == {2}
+    assert first.stickers.sum() == 2 * len(sprites.STICKERS) * len(sprites.COLOURS) / dataset.STICKER_EVERY
+    assert {list(sprites.KINDS)[kind] for kind in first.kinds[first.stickers]} == set(sprites.STICKERS)
     other = dataset.load_sprites(tmp_path, "a", 2 * len(PAIRS), 64, 64, seed=4)
     assert not np.array_equal(first.rgba, other.rgba)
 
@@ -111,13 +125,27 @@ def test_some_prompts_name_a_second_colour():
 
 
 def test_some_prompts_are_about_unknown_things():
-    """About every twelfth prompt has a word that is not a kind, and most of these name the colour."""
+    """About every eighth prompt has a word that is not a kind, and many of these name the colour; never for smoke."""
     rng = np.random.default_rng(6)
     described = [prompts.describe("apple", "red", rng, ["zebra"]) for _ in range(1000)]
     unknown = [prompt for prompt in described if "zebra" in prompt]
-    assert 50 < len(unknown) < 110
+    assert 90 < len(unknown) < 150
     assert not any("apple" in prompt for prompt in unknown)
     assert sum("red" in prompt for prompt in unknown) > 0.4 * len(unknown)
+    assert not any("zebra" in prompts.describe("smoke", "red", rng, ["zebra"]) for _ in range(1000))
+
+
+def test_prompts_name_a_sticker_if_the_sprite_is_one():
+    """Only the prompts of a sprite with a white border say "sticker", unless its kind has no stickers."""
+    rng = np.random.default_rng(8)
+    described = {
+        (kind, sticker): [prompts.describe(kind, "red", rng, (), sticker) for _ in range(300)]
+        for kind, sticker in (("star", True), ("star", False), ("key", False))
+    }
+    named = {sprite: sum("sticker" in prompt for prompt in found) for sprite, found in described.items()}
+    assert 230 < named["star", True] < 290  # the others are empty or a negative prompt
+    assert named["star", False] == 0
+    assert named["key", False] > 0
 
 
 def test_unknown_words_are_not_words_of_the_training():
