@@ -7,7 +7,7 @@ import {snippets} from "./snippets.js";
 import * as store from "./store.js";
 import * as view from "./view.js";
 
-const IDEAS = ["a red apple", "a yellow star", "a blue fish", "a glass ball", "a soap bubble", "purple smoke"];
+const IDEAS = ["a red apple", "a red heart, sticker", "a blue fish", "a glass ball", "a soap bubble", "purple smoke"];
 const OTHER_SIZE = "other";
 const FIELDS = {  // ids of inputs by the names of request fields
   negative_prompt: "negative", num_inference_steps: "steps", guidance_scale: "guidance", width: "width", height: "height",

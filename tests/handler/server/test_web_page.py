@@ -130,8 +130,8 @@ def test_the_demo_model_is_named(open_page, service):
     with serving(service()) as url:
         page = open_page(url)
         expect(page.get_by_text("Demo model")).to_be_visible()
-        page.get_by_role("button", name="a yellow star").click()
-        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a yellow star")
+        page.get_by_role("button", name="a red heart, sticker").click()
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red heart, sticker")
         assert "512" not in page.locator("#size").inner_text()
         page.get_by_label("Size").select_option("other")
         page.get_by_label("Width").fill("384")
