@@ -251,11 +251,8 @@ def known_words() -> set[str]:
     """Returns the words of all prompts that name a kind or a colour."""
     phrases = [phrase for some in (*SYNONYMS.values(), *DETAILS.values()) for phrase in some]
     names = [*sprites.KINDS, *sprites.COLOURS, *phrases]
-    return set(
-        " ".join([*names, *PATTERNS, *STICKER_PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"])
-        .replace(",", "")
-        .split()
-    )
+    others = [*PATTERNS, *STICKER_PATTERNS, *ADDITIONS, *WORDS, *NEGATIVE, "something thing"]
+    return set(" ".join([*names, *others]).replace(",", "").split())
 
 
 def _detailed(kind: str, colour: str, rng: np.random.Generator) -> str:

@@ -20,11 +20,16 @@ def keep(generator: Generator, store: JobStore, settings: Settings) -> None:
         WorkflowInvalid: the earlier profile's file is missing or malformed.
     """
     path = settings.data_dir / "profile"
-    before = path.read_text() if path.exists() else generator.workflow.profile
+    before = path.read_text(errors="replace") if path.exists() else None
     queued = store.queued()
-    if settings.profile == "auto" and queued and before != generator.workflow.profile:
+    if settings.profile == "auto" and queued and before and before != generator.workflow.profile:
         log.warning("queued jobs keep their profile", extra={"profile": before, "queued": queued})
         generator.use(profiles.load(settings.model_copy(update={"profile": before})))
+    if before == generator.workflow.profile:
+        return
     part = path.with_suffix(".part")
-    part.write_text(generator.workflow.profile)
-    part.replace(path)
+    try:
+        part.write_text(generator.workflow.profile)
+        part.replace(path)
+    except OSError as exc:  # a full disk; finished jobs will free it
+        log.warning("profile not noted", extra={"reason": exc.strerror})

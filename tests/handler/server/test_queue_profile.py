@@ -57,3 +57,11 @@ def test_without_queued_jobs_the_tiny_model_takes_over(start, tmp_path):
     profile, store = start()
     assert profile == "tiny"
     store.close()
+
+
+def test_a_full_disk_does_not_keep_the_server_from_starting(start, tmp_path):
+    """The profile cannot be noted, here because a folder is in the way."""
+    (tmp_path / "profile.part").mkdir()
+    profile, store = start()
+    assert profile == "sdxl"
+    store.close()
