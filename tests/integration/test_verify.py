@@ -115,12 +115,13 @@ def test_the_report_describes_the_machine(passed):
 def test_the_report_can_be_published(passed):
     """No path, host name or key is in either file, and the page needs no other file."""
     _, report, page = passed
-    for text in (json.dumps(report), page):
+    written = re.sub(r"url\(data:[^)]*\)", "", page)  # a picture's base64 may contain a short host name by chance
+    for text in (json.dumps(report), written):
         assert str(ROOT) not in text
         assert str(Path.home()) + "/" not in text
         assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
         assert SECRET not in text
-    assert not re.search(r"(?:src|href)=|https?://|@import", re.sub(r"url\(data:[^)]*\)", "", page))
+    assert not re.search(r"(?:src|href)=|https?://|@import", written)
 
 
 def test_the_page_shows_each_picture_over_two_backgrounds(passed):
