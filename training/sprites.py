@@ -98,11 +98,9 @@ class Canvas:
 
     def underlay_border(self) -> None:
         """Draws a white border around everything that was painted, under it."""
-        border = self._coverage(self._outline - BORDER) * (1 - self._alpha)
-        total = self._alpha + border
-        mixed = self._rgb * self._alpha[..., None] + LIGHT * border[..., None]
-        self._rgb = np.where(total[..., None] > 0, mixed / np.maximum(total, 1e-6)[..., None], self._rgb)
-        self._alpha = total
+        rgb, alpha = self._rgb, self._alpha
+        self._rgb, self._alpha = np.broadcast_to(LIGHT, rgb.shape), self._coverage(self._outline - BORDER)
+        self.cover(alpha, rgb)
 
     def _coverage(self, field: Field) -> Field:
         """Returns the share of each pixel that is inside the outline."""

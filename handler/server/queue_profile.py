@@ -1,9 +1,10 @@
-"""The profile that queued jobs were accepted with, across restarts."""
+"""The profile of queued jobs, across restarts."""
 
 import logging
 
 from handler.job import profiles
 from handler.job.generate import Generator
+from handler.job.profiles import FALLBACK_PROFILE
 from handler.server.job_store import JobStore
 from handler.settings import Settings
 
@@ -11,10 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def keep(generator: Generator, store: JobStore, settings: Settings) -> None:
-    """Makes queued jobs wait for their weights if PROFILE=auto has just turned to another profile for lack of them.
+    """Makes queued jobs wait for their weights if PROFILE=auto has just turned to the tiny model for lack of them.
 
-    Otherwise a volume that is mounted late would have SDXL's jobs drawn by the tiny model. A profile that is set, as
-    PROFILE=tiny, draws all jobs.
+    Otherwise it would draw the jobs of SDXL if a volume is mounted late. A profile that is set, as PROFILE=tiny, draws
+    all jobs.
 
     Raises:
         WorkflowInvalid: the earlier profile's file is missing or malformed.
@@ -22,7 +23,8 @@ def keep(generator: Generator, store: JobStore, settings: Settings) -> None:
     path = settings.data_dir / "profile"
     before = path.read_text(errors="replace") if path.exists() else None
     queued = store.queued()
-    if settings.profile == "auto" and queued and before and before != generator.workflow.profile:
+    has_turned = before not in {None, generator.workflow.profile} and generator.workflow.profile == FALLBACK_PROFILE
+    if settings.profile == "auto" and has_turned and queued:
         log.warning("queued jobs keep their profile", extra={"profile": before, "queued": queued})
         generator.use(profiles.load(settings.model_copy(update={"profile": before})))
     if before == generator.workflow.profile:

@@ -59,6 +59,19 @@ def test_without_queued_jobs_the_tiny_model_takes_over(start, tmp_path):
     store.close()
 
 
+def test_sdxl_takes_over_when_its_weights_arrive(start, tmp_path):
+    """Jobs that were queued for the tiny model do not keep SDXL from being used after `models fetch`."""
+    (tmp_path / "models" / PATCH).unlink()
+    profile, store = start()
+    assert profile == "tiny"
+    store.add("a", JobRequest({"prompt": "an apple"}), keep_s=60)
+    store.close()
+    (tmp_path / "models" / PATCH).touch()
+    profile, store = start()
+    assert profile == "sdxl"
+    store.close()
+
+
 def test_a_full_disk_does_not_keep_the_server_from_starting(start, tmp_path):
     """The profile cannot be noted, here because a folder is in the way."""
     (tmp_path / "profile.part").mkdir()
