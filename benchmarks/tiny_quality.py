@@ -251,8 +251,8 @@ def share_transparent(pictures: list[Path]) -> float:
 def steepness(alpha: Alpha) -> float:
     """Returns the mean gradient of alpha, per pixel, along its outline; NaN if there is none.
 
-    Drawn sprites have 0.49. It hardly shows how sharp sharp outlines are, because `np.gradient` looks at the pixel
-    before and the pixel after: alpha that jumps from 0 to 1 has 0.58 on these outlines. `outline_width` does.
+    Drawn sprites have 0.49. It hardly tells sharp outlines from sharper ones, because `np.gradient` looks at the pixels
+    before and after: if alpha jumps from 0 to 1, it is 0.58 on these outlines. `outline_width` does.
     """
     outline = outline_of(alpha)
     down, right = np.gradient(alpha)

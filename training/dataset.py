@@ -94,8 +94,8 @@ def over_grey(rgb: Floats, alpha: Floats) -> Floats:
 
 
 def _is_sticker(index: int) -> bool:
-    round_, pair = divmod(index, len(sprites.KINDS) * len(sprites.COLOURS))
-    return KINDS[pair // len(sprites.COLOURS)] in sprites.STICKERS and (round_ + pair) % STICKER_EVERY == 0
+    repetition, pair = divmod(index, len(sprites.KINDS) * len(sprites.COLOURS))
+    return KINDS[pair // len(sprites.COLOURS)] in sprites.STICKERS and (repetition + pair) % STICKER_EVERY == 0
 
 
 def _draw_sprites(indices: range, width: int, height: int, seed: int, margin: float) -> Bytes:

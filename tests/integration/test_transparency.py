@@ -109,13 +109,14 @@ def test_a_graph_that_cannot_be_transparent_is_refused_at_the_start(without_patc
     assert "ComfyUI starting" not in said
 
 
-def test_a_picture_without_the_patch_is_refused(variant):
+@pytest.mark.parametrize(("prompt", "seed"), [("an icon of a purple house", 64), ("black coloured flower", 159)])
+def test_a_picture_without_the_patch_is_refused(variant, prompt, seed):
     """Drawn without the check of the graph, it has a background, and fails the check of its alpha."""
 
     def change(graph, params):
         graph["2"]["inputs"]["weight"] = 0.0
 
-    error = job(variant(change, alpha_check="fail"), {"prompt": "a purple house", "seed": 64})["error"]
+    error = job(variant(change, alpha_check="fail"), {"prompt": prompt, "seed": seed})["error"]
     assert re.fullmatch(OPAQUE, error)
 
 

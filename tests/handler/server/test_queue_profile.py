@@ -1,5 +1,7 @@
 """A server that restarts with PROFILE=auto while SDXL's weights are away, as if a volume were mounted late."""
 
+import contextlib
+
 import pytest
 
 from handler.comfyui.process import ComfyProcess
@@ -15,7 +17,7 @@ PATCH = "layer_model/layer_xl_transparent_attn.safetensors"
 
 @pytest.fixture
 def start(tmp_path):
-    """Returns the profile of a server's next start, and its job store; `profile` is PROFILE."""
+    """Starts and stops a server: `start(PROFILE)` returns its profile; with `queues`, a job is queued meanwhile."""
     models = tmp_path / "models"
     for profile in ("tiny", "sdxl"):
         for file in profiles.read(Settings(profile=profile)).models:
@@ -23,58 +25,43 @@ def start(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
-    def start(profile="auto"):
+    def start(profile="auto", *, queues=False):
         settings = Settings(profile=profile, models_dir=models, data_dir=tmp_path)
-        store = JobStore(tmp_path / "jobs.sqlite3", queue_limit=5)
         generator = Generator(profiles.load(settings), ComfyProcess(settings), settings)
-        queue_profile.keep(generator, store, settings)
-        return generator.workflow.profile, store
+        with contextlib.closing(JobStore(tmp_path / "jobs.sqlite3", queue_limit=5)) as store:
+            queue_profile.keep(generator, store, settings)
+            if queues:
+                store.add("a", JobRequest({"prompt": "an apple"}), keep_s=60)
+        return generator.workflow.profile
 
     return start
 
 
-def test_queued_jobs_wait_for_the_weights_they_were_accepted_with(start, tmp_path):
+def test_queued_jobs_wait_for_sdxl_s_weights(start, tmp_path):
     """The server still needs SDXL's files if a job is queued, also at its second start; PROFILE=tiny gives them up."""
-    profile, store = start()
-    assert profile == "sdxl"
-    store.add("a", JobRequest({"prompt": "an apple"}), keep_s=60)
-    store.close()
+    assert start(queues=True) == "sdxl"
     (tmp_path / "models" / PATCH).unlink()
-    for _ in range(2):
-        profile, store = start()
-        assert profile == "sdxl"
-        store.close()
-    profile, store = start("tiny")
-    assert profile == "tiny"
-    store.close()
+    assert start() == "sdxl"
+    assert start() == "sdxl"
+    assert start("tiny") == "tiny"
 
 
 def test_without_queued_jobs_the_tiny_model_takes_over(start, tmp_path):
     """Nothing waits, so PROFILE=auto chooses by the files that are there."""
-    _, store = start()
-    store.close()
+    assert start() == "sdxl"
     (tmp_path / "models" / PATCH).unlink()
-    profile, store = start()
-    assert profile == "tiny"
-    store.close()
+    assert start() == "tiny"
 
 
 def test_sdxl_takes_over_when_its_weights_arrive(start, tmp_path):
     """Jobs that were queued for the tiny model do not keep SDXL from being used after `models fetch`."""
     (tmp_path / "models" / PATCH).unlink()
-    profile, store = start()
-    assert profile == "tiny"
-    store.add("a", JobRequest({"prompt": "an apple"}), keep_s=60)
-    store.close()
+    assert start(queues=True) == "tiny"
     (tmp_path / "models" / PATCH).touch()
-    profile, store = start()
-    assert profile == "sdxl"
-    store.close()
+    assert start() == "sdxl"
 
 
 def test_a_full_disk_does_not_keep_the_server_from_starting(start, tmp_path):
     """The profile cannot be noted, here because a folder is in the way."""
     (tmp_path / "profile.part").mkdir()
-    profile, store = start()
-    assert profile == "sdxl"
-    store.close()
+    assert start() == "sdxl"
